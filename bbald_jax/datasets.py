@@ -1,0 +1,354 @@
+"""Data sets as NumPy arrays: local files first, then public mirrors with a checked cache.
+
+Nothing numerical imports this module. scikit-learn and pooch (the `experiments` extra) are
+imported where they are needed, so files in `$BBALD_DATA_DIR` are read without either.
+"""
+
+import gzip
+import hashlib
+import importlib
+import math
+import os
+import re
+import textwrap
+import zlib
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")
+
+IDX_FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+
+
+class Dataset(NamedTuple):
+    """Images and labels, split into training points (the pool) and test points.
+
+    Attributes:
+      name: what `load_dataset` calls it.
+      x_train: `[N, H, W, 1]`, float32.
+      y_train: `[N]`, int32, in [0, num_classes).
+      x_test: `[N_test, H, W, 1]`, float32.
+      y_test: `[N_test]`, int32.
+      num_classes: C.
+      num_repeats: training point i is a copy of image `i % (N // num_repeats)`.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    num_classes: int
+    num_repeats: int = 1
+
+
+class Source(NamedTuple):
+    """Where the four `IDX_FILES` of a data set come from, and how its pixels are normalised.
+
+    Attributes:
+      name: the data set's name, and its folder in `$BBALD_DATA_DIR` and in the cache.
+      mirrors: URLs ending in `/`, tried in this order.
+      checksums: of each of `IDX_FILES`, `algorithm:hexdigest`.
+      mean: of the training pixels, scaled to [0, 1].
+      std: of the same.
+    """
+
+    name: str
+    mirrors: tuple[str, ...]
+    checksums: tuple[str, ...]
+    mean: float
+    std: float
+
+
+class DatasetUnavailableError(OSError):
+    """A file of a data set is neither in `$BBALD_DATA_DIR` nor on any mirror that answers."""
+
+
+MNIST = Source(
+    name="mnist",
+    mirrors=(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "https://systemds.apache.org/assets/datasets/mnist/",
+    ),
+    checksums=(
+        "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+    ),
+    mean=0.1307,
+    std=0.3081,
+)
+
+FASHION_MNIST = Source(
+    name="fashion-mnist",
+    mirrors=(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    ),
+    checksums=(  # MD5 is what its authors publish.
+        "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+        "md5:25c81989df183df01b3e8a0aad5dffbe",
+        "md5:bef4ecab320f06d8554ea6380940ec79",
+        "md5:bb300cfdad3c16e7a12a480ee83cd310",
+    ),
+    mean=0.2860,
+    std=0.3530,
+)
+
+
+def load_dataset(name: str, *, num_repeats: int = 3, noise: float = 0.1, seed: int = 0) -> Dataset:
+    """A data set by its name, one of `DATASETS`.
+
+    Args:
+      name: `"digits"`, `"mnist"`, `"repeated-mnist"` or `"fashion-mnist"`.
+      num_repeats: copies of each training image; `repeated-*` only.
+      noise: standard deviation of the copies' noise; `repeated-*` only.
+      seed: of the noise; `repeated-*` only.
+
+    Returns:
+      The `Dataset`.
+
+    Raises:
+      ValueError: an unknown name, a bad argument, or a corrupt file in `$BBALD_DATA_DIR`.
+      DatasetUnavailableError: a file is not there and no mirror delivers it.
+    """
+    loaders = {"digits": load_digits, "mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}; choose one of: {', '.join(DATASETS)}")
+    base = name.removeprefix("repeated-")
+    dataset = loaders[base]()
+    if name == base:
+        return dataset
+    return repeat(dataset, num_repeats=num_repeats, noise=noise, seed=seed)
+
+
+def load_digits() -> Dataset:
+    """The 1,797 digits of 8x8 pixels that ship with scikit-learn: no download.
+
+    Pixels are divided by 16, into [0, 1]. The split is a fixed random one.
+
+    Returns:
+      `Dataset` with 1,200 training and 597 test images, `[n, 8, 8, 1]`, 10 classes.
+
+    Raises:
+      ModuleNotFoundError: scikit-learn is not installed.
+
+    Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
+    """
+    digits = _import_extra("sklearn.datasets").load_digits()
+    # The file is ordered by writer: unshuffled, the test set would hold unseen writers only.
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    x = (digits.images[order, ..., None] / 16).astype(np.float32)
+    y = digits.target[order].astype(np.int32)
+    return Dataset("digits", x[:1200], y[:1200], x[1200:], y[1200:], num_classes=10)
+
+
+def load_mnist() -> Dataset:
+    """MNIST, normalised as in the BatchBALD paper: `(pixel / 255 - 0.1307) / 0.3081`.
+
+    Returns:
+      `Dataset` with 60,000 training and 10,000 test images, `[n, 28, 28, 1]`, 10 classes.
+
+    Raises:
+      ValueError, DatasetUnavailableError: see `load_idx`.
+
+    Source: LeCun, Cortes, Burges, The MNIST Database of Handwritten Digits (1998).
+    """
+    return load_idx(MNIST)
+
+
+def load_fashion_mnist() -> Dataset:
+    """Fashion-MNIST, normalised: `(pixel / 255 - 0.2860) / 0.3530`.
+
+    Returns:
+      `Dataset` with 60,000 training and 10,000 test images, `[n, 28, 28, 1]`, 10 classes.
+
+    Raises:
+      ValueError, DatasetUnavailableError: see `load_idx`.
+
+    Source: Xiao, Rasul, Vollgraf, Fashion-MNIST (2017), arXiv 1708.07747.
+    """
+    return load_idx(FASHION_MNIST)
+
+
+def repeat(dataset: Dataset, *, num_repeats: int, noise: float, seed: int) -> Dataset:
+    """A pool full of near-copies: every training image several times, each with its own noise.
+
+    Copy r of image i is at index `r * N + i`, with Gaussian noise on the normalised pixels. It
+    is the test of redundant data: the paper's RepeatedMNIST is `num_repeats=3, noise=0.1`.
+
+    Args:
+      dataset: with N training images.
+      num_repeats: copies of each training image, at least 1.
+      noise: standard deviation of the noise; 0 gives exact copies.
+      seed: of the noise.
+
+    Returns:
+      `Dataset` named `repeated-<name>`, `num_repeats * N` training images, the same test set.
+
+    Raises:
+      ValueError: `num_repeats` below 1; `noise` negative or not finite.
+
+    Source: Kirsch, van Amersfoort, Gal (2019), section 4.2.
+    """
+    if num_repeats < 1:
+        raise ValueError(f"num_repeats is {num_repeats}; pass an integer of at least 1")
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise is {noise}; pass a finite standard deviation of at least 0")
+    x = np.random.default_rng(seed).standard_normal(
+        (num_repeats, *dataset.x_train.shape), dtype=np.float32
+    )
+    # In place: 3 copies of MNIST are 560 MB, and plain arithmetic would hold them twice.
+    x *= noise
+    x += dataset.x_train
+    return dataset._replace(
+        name=f"repeated-{dataset.name}",
+        x_train=x.reshape(-1, *dataset.x_train.shape[1:]),
+        y_train=np.tile(dataset.y_train, num_repeats),
+        num_repeats=num_repeats * dataset.num_repeats,
+    )
+
+
+def load_idx(source: Source) -> Dataset:
+    """A data set of ten classes in four gzipped IDX files, from `$BBALD_DATA_DIR`, the cache or a mirror.
+
+    Each file is taken from `$BBALD_DATA_DIR/<source.name>/` if it is there, else from the cache
+    (`pooch.os_cache("bbald_jax")/<source.name>/`), else from the first mirror that delivers it.
+    Its checksum must match wherever it comes from.
+
+    Args:
+      source: mirrors, checksums and the normalisation, `(pixel / 255 - mean) / std`.
+
+    Returns:
+      `Dataset` with images `[n, H, W, 1]`.
+
+    Raises:
+      ValueError: a file in `$BBALD_DATA_DIR` has another checksum, a file is not valid IDX, or
+        there are not as many labels as images.
+      DatasetUnavailableError: a file is not there and no mirror delivers it.
+      ModuleNotFoundError: pooch is needed and not installed.
+    """
+    paths = [_locate(source, *each) for each in zip(IDX_FILES, source.checksums, strict=True)]
+    # 256 grey levels, normalised once in float64: no float copy of the images but the result.
+    levels = ((np.arange(256) / 255 - source.mean) / source.std).astype(np.float32)
+    arrays = []
+    for images_path, labels_path in (paths[:2], paths[2:]):
+        images, labels = read_idx(images_path, ndim=3), read_idx(labels_path, ndim=1)
+        if len(images) != len(labels):
+            raise ValueError(
+                f"{images_path} holds {len(images)} images but {labels_path} holds "
+                f"{len(labels)} labels; replace both with the original files"
+            )
+        arrays += [levels[images][..., None], labels.astype(np.int32)]
+    return Dataset(source.name, *arrays, num_classes=10)
+
+
+def read_idx(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
+    """The array in one gzipped IDX file of unsigned bytes.
+
+    IDX: the bytes `0 0 8 ndim`, then `ndim` sizes as big-endian uint32, then the array in C
+    order.
+
+    Args:
+      path: the `.gz` file.
+      ndim: the number of axes it must have: 3 for images, 1 for labels.
+
+    Returns:
+      uint8 array with `ndim` axes, read-only.
+
+    Raises:
+      ValueError: not gzip, not IDX, another number of axes, too short or too long.
+
+    Source: LeCun, Cortes, Burges (1998), "File formats for the MNIST database".
+    """
+    fix = "replace it with the original file"
+    try:
+        content = gzip.decompress(Path(path).read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a complete gzip file ({error}); {fix}") from error
+    magic, start = bytes((0, 0, 8, ndim)), 4 + 4 * ndim
+    if content[:4] != magic or len(content) < start:
+        raise ValueError(
+            f"{path} is not an IDX file of {ndim}-dimensional unsigned bytes: it must begin "
+            f"with {magic.hex()} and {ndim} sizes, but begins with "
+            f"{content[:4].hex() or 'nothing'} and holds {len(content)} bytes; {fix}"
+        )
+    shape = tuple(np.frombuffer(content, ">u4", ndim, offset=4).tolist())
+    if len(content) - start != math.prod(shape):
+        raise ValueError(
+            f"{path} has the shape {shape} in its header, {math.prod(shape)} bytes, but holds "
+            f"{len(content) - start}; {fix}"
+        )
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _locate(source: Source, file: str, checksum: str) -> Path:
+    """The path of one file of a data set, its checksum verified; downloads it if need be."""
+    root = os.environ.get("BBALD_DATA_DIR")
+    path = Path(root or "", source.name, file).expanduser()
+    if not root or not path.exists():
+        return _download(source, file, checksum)
+    algorithm, _, expected = checksum.partition(":")
+    # A FIPS build of Python refuses MD5 without `usedforsecurity=False`.
+    actual = hashlib.new(algorithm, path.read_bytes(), usedforsecurity=False).hexdigest()
+    if actual != expected:
+        raise ValueError(
+            f"{path} is not the original file: its {algorithm} is {actual}, expected {expected}; "
+            "replace it, or delete it to have it downloaded"
+        )
+    return path
+
+
+def _download(source: Source, file: str, checksum: str) -> Path:
+    """The path of one file in the cache, fetched from the first mirror that delivers it."""
+    pooch = _import_extra("pooch")
+    failures = []
+    for mirror in source.mirrors:
+        # pooch writes to a temporary name, checks, then renames: a killed download or a second
+        # process never leaves half a file under the real name.
+        try:
+            path = pooch.retrieve(
+                mirror + file,
+                known_hash=checksum,
+                fname=file,
+                path=pooch.os_cache("bbald_jax") / source.name,
+                progressbar=True,
+            )
+            return Path(path)
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors
+            failures.append(f"{mirror} ({_reason(error)})")
+    root = os.environ.get("BBALD_DATA_DIR") or "not set"
+    raise DatasetUnavailableError(
+        f"cannot get {file} of {source.name}: {'; '.join(failures)}; check the connection, or put "
+        f"{', '.join(IDX_FILES)} in $BBALD_DATA_DIR/{source.name}/ (BBALD_DATA_DIR is {root})"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """One short line: requests wraps 'Connection refused' in three exceptions and two reprs."""
+    inner = error
+    while isinstance(inner, BaseException):
+        error, inner = inner, getattr(inner, "reason", next(iter(inner.args), None))
+    text = re.sub(r"^HTTPS?Connection\(.*?\): | for url: .*", "", str(error))
+    return textwrap.shorten(text, 120)
+
+
+def _import_extra(module: str) -> ModuleType:
+    """The module, or the install command: it belongs to the `experiments` extra."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"this data set needs {module.partition('.')[0]}; install it with: "
+            "pip install 'bbald_jax[experiments]'"
+        ) from error

@@ -1,0 +1,197 @@
+"""Checks at the edges: what comes in from outside is right, or the error says how to mend it.
+
+Two layers. `from_probs`, `from_logits` and `check_log_probs` look at *values*, so they run on the
+host, once, where predictions enter. The `assert_` functions look at shapes, dtypes and static
+sizes, so they cost nothing inside `jit`: every numerical function calls them at trace time.
+"""
+
+from typing import Any, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bbald_jax.typing import LogProbs
+
+Kind = Literal["probs", "logits", "log-probs"]
+
+_AXES = ("N (points)", "K (posterior samples)", "C (classes)")
+# Rows that are checked and converted at a time, so that a large pool is never held twice over.
+_CHUNK_ELEMENTS = 2**24
+
+
+def assert_log_probs(log_probs: Float[Array, "N K C"]) -> tuple[int, int, int]:
+    """Trace-time check that `log_probs` is `[N, K, C]` in float32 or float64; returns its shape."""
+    chex.assert_rank(log_probs, 3)
+    if log_probs.dtype not in (jnp.float32, jnp.float64):
+        raise TypeError(
+            f"log_probs: dtype {log_probs.dtype} is too coarse (or no float) for entropies; "
+            "convert with check_log_probs, from_probs or from_logits"
+        )
+    if 0 in log_probs.shape[1:]:
+        raise ValueError(f"log_probs: empty axis in shape {log_probs.shape} [N, K, C]")
+    num_points, num_samples, num_classes = log_probs.shape
+    return num_points, num_samples, num_classes
+
+
+def assert_positive(**sizes: int) -> None:
+    """Trace-time check that every static size, given by name, is an integer of at least 1."""
+    for name, size in sizes.items():
+        if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name}: {size!r} is not an integer of at least 1")
+
+
+def check_log_probs(log_probs: Any) -> LogProbs:
+    """Check log-probabilities from any framework and return them as a float JAX array.
+
+    Args:
+      log_probs: `[N, K, C]`, log p(y=c | x_n, w_k), natural logarithm; a NumPy or JAX array, or
+        anything with DLPack or `__array__` (a torch tensor). `-inf` (probability zero) is fine.
+
+    Returns:
+      `[N, K, C]`, float32 (float64 under `jax_enable_x64`). Rows that miss one by no more than
+      max(1e-3, 8 eps) of the input's dtype (0.008 in float16, 0.06 in bfloat16) are
+      renormalised.
+
+    Raises:
+      ValueError: wrong rank, empty axis, no numbers, NaN, `+inf`, positive, or not normalised; it
+        names the axis, the first bad index, and the fix.
+    """
+    return _convert(log_probs, "log-probs")
+
+
+def from_probs(probs: Any) -> LogProbs:
+    """Check probabilities from any framework and return their logarithms.
+
+    Args:
+      probs: `[N, K, C]`, p(y=c | x_n, w_k), each row of C sums to one; a NumPy or JAX array, or
+        anything with DLPack or `__array__` (a torch tensor). Exact zeros are fine.
+
+    Returns:
+      `[N, K, C]` log-probabilities, float32 (float64 under `jax_enable_x64`). Rows that miss one
+      by no more than max(1e-3, 8 eps) of the input's dtype are renormalised.
+
+    Raises:
+      ValueError: wrong rank, empty axis, no numbers, NaN, infinite, negative, or not normalised;
+        it names the axis, the first bad index, and the fix.
+    """
+    return _convert(probs, "probs")
+
+
+def from_logits(logits: Any) -> LogProbs:
+    """Normalise logits from any framework over the class axis.
+
+    log p(c) = logits_c - log sum_c' exp(logits_c')
+
+    Args:
+      logits: `[N, K, C]`; a NumPy or JAX array, or anything with DLPack or `__array__` (a torch
+        tensor). `-inf` (an impossible class) is fine, unless a whole row is.
+
+    Returns:
+      `[N, K, C]` log-probabilities, float32 (float64 under `jax_enable_x64`).
+
+    Raises:
+      ValueError: wrong rank, empty axis, no numbers, NaN, `+inf`, or a row of `-inf`; it names
+        the axis, the first bad index, and the fix.
+    """
+    return _convert(logits, "logits")
+
+
+def _convert(values: Any, kind: Kind) -> LogProbs:
+    name = kind.replace("-", "_")
+    array = _as_numpy(values, name)
+    if array.ndim != 3:
+        raise ValueError(
+            f"{name}: shape {array.shape} has {array.ndim} axes, expected 3: [N, K, C] = [points, "
+            "posterior samples, classes]; add a missing axis (values[:, None, :] for one sample)"
+        )
+    for axis, length in zip(_AXES, array.shape, strict=True):
+        if length == 0:
+            raise ValueError(f"{name}: axis {axis} of shape {array.shape} is empty")
+    if array.dtype.kind not in "fbiu" and array.dtype.name != "bfloat16":
+        raise ValueError(f"{name}: dtype {array.dtype} does not hold real numbers; pass floats")
+
+    # Integers and booleans are exact (a one-hot vote), so they get the floor of the tolerance.
+    is_float = array.dtype.kind not in "biu"
+    tolerance = max(1e-3, 8 * float(jnp.finfo(array.dtype).eps)) if is_float else 1e-3
+    dtype = jnp.promote_types(array.dtype, jnp.float32) if is_float else jnp.float64
+    dtype = np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+    result = np.empty(array.shape, dtype)
+    rows = max(1, _CHUNK_ELEMENTS // (array.shape[1] * array.shape[2]))
+    for start in range(0, len(array), rows):
+        # float64 on the way: an overflow of the sum would hide the row that causes it.
+        chunk = array[start : start + rows].astype(np.float64)
+        result[start : start + rows] = _log_probs_of(chunk, start, kind, name, tolerance)
+    return jnp.asarray(result)
+
+
+def _log_probs_of(
+    chunk: np.ndarray, start: int, kind: Kind, name: str, tolerance: float
+) -> np.ndarray:
+    """Log-probabilities of some rows, from index `start` on, or the error that fits them."""
+
+    def refuse(is_bad: np.ndarray, problem: str, fix: str) -> None:
+        if is_bad.any():
+            n, k, *c = np.argwhere(is_bad)[0]
+            index = ", ".join(str(int(i)) for i in (n + start, k, *c))
+            value = chunk[n, k, c[0]] if c else chunk[n, k]
+            shown = f" (value {value:.6g})" if c else ""
+            raise ValueError(f"{name}[{index}]{shown}: {problem}; {fix}")
+
+    refuse(np.isnan(chunk), "NaN", "find the point or the sample that gives it, or leave it out")
+    refuse(chunk == np.inf, "+inf", "clip it to a finite value before passing it in")
+    if kind == "probs":
+        refuse(chunk == -np.inf, "-inf is no probability", "for logarithms use check_log_probs")
+        refuse(chunk < 0, "a probability below zero", "for logits use from_logits")
+        with np.errstate(divide="ignore"):
+            log_probs = np.log(chunk)
+    else:
+        log_probs = chunk
+    if kind == "log-probs":
+        refuse(
+            chunk > tolerance,
+            "a log-probability above zero",
+            "for probabilities use from_probs, for logits use from_logits",
+        )
+
+    largest = log_probs.max(axis=-1, keepdims=True)
+    refuse(
+        largest[..., 0] == -np.inf,
+        f"no class of axis {_AXES[2]} is possible",
+        "each row needs a class with probability above zero",
+    )
+    log_sums = largest + np.log(np.exp(log_probs - largest).sum(axis=-1, keepdims=True))
+    if kind != "logits":
+        sums = np.exp(log_sums[..., 0])
+        is_off = np.abs(sums - 1) > tolerance
+        if is_off.any():
+            first = sums[is_off][0]
+            refuse(
+                is_off,
+                f"axis {_AXES[2]} sums to {first:.6g} instead of 1 (tolerance {tolerance:.2g})",
+                "is the class axis the last one? for unnormalised scores use from_logits",
+            )
+    return log_probs - log_sums
+
+
+def _as_numpy(values: Any, name: str) -> np.ndarray:
+    """A NumPy view (or copy) of an array of any framework; ValueError when it is none."""
+    if isinstance(values, jax.core.Tracer):
+        raise ValueError(f"{name}: values can only be checked on the host; call this outside jit")
+    if hasattr(values, "detach"):  # torch: an array that is being differentiated has no NumPy view
+        values = values.detach()
+    if hasattr(values, "cpu") and not isinstance(values, jax.Array):
+        values = values.cpu()
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as no_array:
+        # What NumPy has no dtype for (torch's bfloat16) travels by DLPack.
+        try:
+            return np.asarray(jnp.from_dlpack(values))
+        except Exception:
+            raise ValueError(
+                f"{name}: {type(values).__name__} is not an array; pass NumPy, JAX or torch, or "
+                "anything with DLPack or __array__"
+            ) from no_array

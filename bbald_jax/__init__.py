@@ -1,23 +1,64 @@
 """Batch Bayesian active learning in pure JAX.
 
-The scoring half (entropies, acquisition functions, selection) knows arrays and keys; the learning
-half (models, training, the loop) is loaded only when one of its names is first used, so that
+The scoring half (entropies, acquisition functions, selection) knows arrays and keys. The learning
+half (models, training, the loop) is loaded when one of its names is first used, so that
 `import bbald_jax` loads neither flax nor optax.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bbald_jax.acquisition import Acquisition, Inputs, catalogue
-from bbald_jax.batchbald import select_batchbald
+from bbald_jax.acquisition import Acquisition as Acquisition
+from bbald_jax.acquisition import Inputs as Inputs
+from bbald_jax.acquisition import catalogue as catalogue
+from bbald_jax.batchbald import select_batchbald as select_batchbald
 from bbald_jax.configurations import (
-    estimate_joint_mutual_information,
-    joint_entropy,
-    joint_mutual_information,
+    estimate_joint_mutual_information as estimate_joint_mutual_information,
 )
-from bbald_jax.entropy import conditional_entropy, mutual_information, predictive_entropy
-from bbald_jax.selection import select_bald, select_random, select_top
-from bbald_jax.typing import CandidateBatch, Diagnostics
-from bbald_jax.validation import check_log_probs, from_logits, from_probs
+from bbald_jax.configurations import joint_entropy as joint_entropy
+from bbald_jax.configurations import joint_mutual_information as joint_mutual_information
+from bbald_jax.entropy import conditional_entropy as conditional_entropy
+from bbald_jax.entropy import mutual_information as mutual_information
+from bbald_jax.entropy import predictive_entropy as predictive_entropy
+from bbald_jax.selection import select_bald as select_bald
+from bbald_jax.selection import select_random as select_random
+from bbald_jax.typing import CandidateBatch as CandidateBatch
+from bbald_jax.typing import Diagnostics as Diagnostics
+from bbald_jax.validation import check_log_probs as check_log_probs
+from bbald_jax.validation import from_logits as from_logits
+from bbald_jax.validation import from_probs as from_probs
+
+if TYPE_CHECKING:
+    from bbald_jax import datasets as datasets
+    from bbald_jax import loop as loop
+    from bbald_jax import pool as pool
+    from bbald_jax.models import MLP as MLP
+    from bbald_jax.models import Model as Model
+    from bbald_jax.models import PaperCNN as PaperCNN
+    from bbald_jax.models import flax_model as flax_model
+    from bbald_jax.posterior import sample_mc_dropout as sample_mc_dropout
+    from bbald_jax.training import PAPER as PAPER
+    from bbald_jax.training import Learner as Learner
+    from bbald_jax.training import Recipe as Recipe
+    from bbald_jax.training import mc_dropout_learner as mc_dropout_learner
 
 __version__ = "0.1.0"
+
+# Where each lazy name lives; a module's own name stands for the module.
+_LAZY = {
+    **dict.fromkeys(("MLP", "Model", "PaperCNN", "flax_model"), "models"),
+    **dict.fromkeys(("sample_mc_dropout",), "posterior"),
+    **dict.fromkeys(("PAPER", "Learner", "Recipe", "mc_dropout_learner"), "training"),
+    **{module: module for module in ("datasets", "loop", "pool")},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"bbald_jax.{_LAZY[name]}")
+    return module if _LAZY[name] == name else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -32,7 +32,7 @@ class Dataset(NamedTuple):
     """Images and labels, split into training points (the pool) and test points.
 
     Attributes:
-      name: what `load_dataset` calls it.
+      name: as in `load_dataset`.
       x_train: `[N, H, W, 1]`, float32.
       y_train: `[N]`, int32, in [0, num_classes).
       x_test: `[N_test, H, W, 1]`, float32.
@@ -146,7 +146,7 @@ def load_digits() -> Dataset:
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
     """
     digits = _import_extra("sklearn.datasets").load_digits()
-    # The file is ordered by writer: unshuffled, the test set would hold unseen writers only.
+    # The file is not in random order: a writer's digits follow one another.
     order = np.random.default_rng(0).permutation(len(digits.target))
     x = (digits.images[order, ..., None] / 16).astype(np.float32)
     y = digits.target[order].astype(np.int32)
@@ -199,7 +199,7 @@ def repeat(dataset: Dataset, *, num_repeats: int, noise: float, seed: int) -> Da
     Raises:
       ValueError: `num_repeats` below 1; `noise` negative or not finite.
 
-    Source: Kirsch, van Amersfoort, Gal (2019), section 4.2.
+    Source: Kirsch, van Amersfoort, Gal (2019), the RepeatedMNIST experiment.
     """
     if num_repeats < 1:
         raise ValueError(f"num_repeats is {num_repeats}; pass an integer of at least 1")
@@ -220,7 +220,7 @@ def repeat(dataset: Dataset, *, num_repeats: int, noise: float, seed: int) -> Da
 
 
 def load_idx(source: Source) -> Dataset:
-    """A data set of ten classes in four gzipped IDX files, from `$BBALD_DATA_DIR`, the cache or a mirror.
+    """A data set of ten classes in four gzipped IDX files, downloaded if need be.
 
     Each file is taken from `$BBALD_DATA_DIR/<source.name>/` if it is there, else from the cache
     (`pooch.os_cache("bbald_jax")/<source.name>/`), else from the first mirror that delivers it.
@@ -256,8 +256,7 @@ def load_idx(source: Source) -> Dataset:
 def read_idx(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
     """The array in one gzipped IDX file of unsigned bytes.
 
-    IDX: the bytes `0 0 8 ndim`, then `ndim` sizes as big-endian uint32, then the array in C
-    order.
+    IDX: the bytes `0 0 8 ndim`, `ndim` sizes as big-endian uint32, the array in C order.
 
     Args:
       path: the `.gz` file.
@@ -272,11 +271,11 @@ def read_idx(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
     Source: LeCun, Cortes, Burges (1998), "File formats for the MNIST database".
     """
     fix = "replace it with the original file"
+    magic, start = bytes((0, 0, 8, ndim)), 4 + 4 * ndim
     try:
         content = gzip.decompress(Path(path).read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a complete gzip file ({error}); {fix}") from error
-    magic, start = bytes((0, 0, 8, ndim)), 4 + 4 * ndim
     if content[:4] != magic or len(content) < start:
         raise ValueError(
             f"{path} is not an IDX file of {ndim}-dimensional unsigned bytes: it must begin "
@@ -312,19 +311,13 @@ def _locate(source: Source, file: str, checksum: str) -> Path:
 def _download(source: Source, file: str, checksum: str) -> Path:
     """The path of one file in the cache, fetched from the first mirror that delivers it."""
     pooch = _import_extra("pooch")
+    folder = pooch.os_cache("bbald_jax") / source.name
     failures = []
     for mirror in source.mirrors:
-        # pooch writes to a temporary name, checks, then renames: a killed download or a second
-        # process never leaves half a file under the real name.
+        # pooch writes a temporary file, checks it, then renames it: neither a killed download
+        # nor a second process leaves half a file under the real name.
         try:
-            path = pooch.retrieve(
-                mirror + file,
-                known_hash=checksum,
-                fname=file,
-                path=pooch.os_cache("bbald_jax") / source.name,
-                progressbar=True,
-            )
-            return Path(path)
+            return Path(pooch.retrieve(mirror + file, checksum, file, folder, progressbar=True))
         except (OSError, ValueError) as error:  # requests' errors are OSErrors
             failures.append(f"{mirror} ({_reason(error)})")
     root = os.environ.get("BBALD_DATA_DIR") or "not set"

@@ -41,9 +41,8 @@ CHECKSUMS = tuple(f"sha256:{hashlib.sha256(content).hexdigest()}" for content in
 class Handler(BaseHTTPRequestHandler):
     """One server, many mirrors: the first folder of the URL says how the mirror behaves."""
 
-    server: "Server"
-
     def do_GET(self):
+        assert isinstance(self.server, Server)
         self.server.requests.append(self.path)
         _, mirror, name = self.path.split("/")
         content = FILES[name]
@@ -217,7 +216,7 @@ def test_a_killed_download_does_no_harm(server: Server, cache: Path):
         "from bbald_jax import datasets\n"
         "root, mirror, *checksums = sys.argv[1:]\n"
         "pooch.os_cache = lambda project: pathlib.Path(root)\n"
-        "datasets.load_idx(datasets.Source('tiny', (mirror,), tuple(checksums), 0, 1))\n"
+        "datasets.load_idx(datasets.Source('tiny', (mirror,), tuple(checksums), 0.0, 1.0))\n"
     )
     arguments = [str(cache.parent), server.mirror("stalled"), *CHECKSUMS]
     with subprocess.Popen(
@@ -276,10 +275,16 @@ def test_empty_data_dir_variable_means_none(server: Server, monkeypatch: pytest.
     assert_is_tiny(datasets.load_idx(tiny(server.mirror("good"))))
 
 
+def test_data_dir_may_begin_with_a_tilde(local: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(local.parent.parent))
+    monkeypatch.setenv("BBALD_DATA_DIR", "~/data")
+    assert_is_tiny(datasets.load_idx(tiny()))
+
+
 def test_wrong_checksum_in_data_dir(server: Server, local: Path):
     path = local / IDX_FILES[2]
     path.write_bytes(FILES[IDX_FILES[2]][:-1] + b"?")
-    with pytest.raises(ValueError, match="not the original file.*expected.*replace it") as caught:
+    with pytest.raises(ValueError, match=r"not the original file.*expected.*replace it") as caught:
         datasets.load_idx(tiny(server.mirror("good")))
     assert str(path) in str(caught.value)
     assert server.requests == []
@@ -295,7 +300,7 @@ def test_images_and_labels_of_different_length(local: Path):
     (local / IDX_FILES[1]).write_bytes(labels)
     checksums = list(CHECKSUMS)
     checksums[1] = f"sha256:{hashlib.sha256(labels).hexdigest()}"
-    with pytest.raises(ValueError, match="7 images but .*train-labels.* holds 6 labels"):
+    with pytest.raises(ValueError, match=r"7 images but .*train-labels.* holds 6 labels"):
         datasets.load_idx(tiny()._replace(checksums=tuple(checksums)))
 
 
@@ -431,14 +436,14 @@ def test_repeat_is_deterministic_in_the_seed(base: Dataset):
 
 
 def test_repeat_without_noise_is_exact(base: Dataset):
-    repeated = datasets.repeat(base, num_repeats=2, noise=0, seed=0)
+    repeated = datasets.repeat(base, num_repeats=2, noise=0.0, seed=0)
     np.testing.assert_array_equal(repeated.x_train, np.tile(base.x_train, (2, 1, 1, 1)))
 
 
 def test_repeat_of_a_repeat_still_knows_the_originals(base: Dataset):
     twice = base
     for num_repeats in (2, 3):
-        twice = datasets.repeat(twice, num_repeats=num_repeats, noise=0, seed=0)
+        twice = datasets.repeat(twice, num_repeats=num_repeats, noise=0.0, seed=0)
     originals = np.arange(240) % (240 // twice.num_repeats)
     np.testing.assert_array_equal(twice.x_train, base.x_train[originals])
 

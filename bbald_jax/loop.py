@@ -1,0 +1,255 @@
+"""The acquisition loop: pure functions from state to state, and a driver that times them.
+
+A simulated round: fit to the labelled points, evaluate on the test points, then
+`tell(oracle(ask(state)))`. Everything random in round r comes from `fold_in(key, r)`, so a run
+that is continued from a saved state is the run that was never interrupted.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bbald_jax import pool as pools
+from bbald_jax.acquisition import Acquisition, Inputs
+from bbald_jax.pool import Labelled, Pool
+from bbald_jax.training import Learner
+from bbald_jax.typing import CandidateBatch, Key, LogProbs
+
+
+class Loop(NamedTuple):
+    """What stays the same during a run; hashable, so it can be a static argument of `jit`.
+
+    Attributes:
+      learner: fits and samples.
+      acquisition: chooses.
+      batch_size: B, points acquired in a round.
+      num_samples: K, posterior samples.
+      capacity: the most points that will ever be labelled, initial ones included.
+    """
+
+    learner: Learner
+    acquisition: Acquisition
+    batch_size: int
+    num_samples: int
+    capacity: int
+
+
+class Data(NamedTuple):
+    """The arrays of a simulated run. All indices of the loop are positions in `x`.
+
+    Attributes:
+      x: `[N, ...]`, the pool.
+      y: `[N]` int32, its classes, which only the oracle sees.
+      validation: for early stopping; `count` 0 where there is none.
+      x_test: `[T, ...]`.
+      y_test: `[T]` int32.
+    """
+
+    x: Float[Array, "N ..."]
+    y: Int[Array, "N"]
+    validation: Labelled
+    x_test: Float[Array, "T ..."]
+    y_test: Int[Array, "T"]
+
+
+class LoopState(NamedTuple):
+    """All that changes during a run: saving it saves the run.
+
+    Attributes:
+      key: the run's key; it never changes.
+      round: `[]` int32, rounds finished.
+      pool: what is labelled, and how.
+    """
+
+    key: Key
+    round: Int[Array, ""]
+    pool: Pool
+
+
+class Evaluation(NamedTuple):
+    """How good the mean of the K sampled predictions is on the test points.
+
+    Attributes:
+      num_correct: `[]` int32.
+      nll: `[]`, mean negative log-likelihood, nats.
+    """
+
+    num_correct: Int[Array, ""]
+    nll: Float[Array, ""]
+
+
+class Round(NamedTuple):
+    """What one round measured and acquired.
+
+    Attributes:
+      num_labelled: `[]` int32, labels that the evaluated model was fitted to.
+      evaluation: see `Evaluation`.
+      batch: the points acquired then; None in the last round of `run`.
+    """
+
+    num_labelled: Int[Array, ""]
+    evaluation: Evaluation
+    batch: CandidateBatch | None
+
+
+class Seconds(NamedTuple):
+    """Wall time of the parts of a round, compilation included where it happened."""
+
+    fit: float
+    predict: float
+    select: float
+
+
+def init(
+    key: Key, classes: Int[Array, "N"], *, num_classes: int, initial_per_class: int
+) -> LoopState:
+    """A pool with `initial_per_class` random points of every class labelled.
+
+    Args:
+      key: the one key of the run.
+      classes: `[N]` int32, the classes of the pool points.
+      num_classes: C (static).
+      initial_per_class: 0 starts without any label.
+    """
+    run_key, split_key = jax.random.split(key)
+    indices = pools.initial_split(
+        split_key, classes, num_classes=num_classes, num_per_class=initial_per_class
+    )
+    pool = pools.tell(pools.init_pool(classes.shape[0]), indices, classes[indices])
+    return LoopState(run_key, jnp.int32(0), pool)
+
+
+def step(loop: Loop, state: LoopState, data: Data) -> tuple[LoopState, Round]:
+    """One simulated round: fit, evaluate, ask, tell. Pure; jit-able with a learner in JAX."""
+    num_labelled = pools.num_labelled(state.pool)
+    learned = fit(loop, state, data)
+    evaluation = evaluate(loop, state, learned, data)
+    state, batch = ask(loop, state, predict(loop, state, learned, data))
+    state = tell(state, batch.indices, oracle(data, batch.indices))
+    return state, Round(num_labelled, evaluation, batch)
+
+
+def fit(loop: Loop, state: LoopState, data: Data) -> Any:
+    """The learner's state after learning from what is labelled, from scratch."""
+    labelled = pools.gather_labelled(state.pool, data.x, capacity=loop.capacity)
+    initial = loop.learner.init(_round_key(state, "init"), data.x)
+    return loop.learner.fit(_round_key(state, "fit"), initial, labelled, data.validation)
+
+
+def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluation:
+    """Accuracy and likelihood of the mean of K sampled predictions, on the test points."""
+    key = _round_key(state, "evaluate")
+    return _measure(loop.learner.sample(key, learned, data.x_test, loop.num_samples), data.y_test)
+
+
+@jax.jit
+def _measure(log_probs: LogProbs, classes: Int[Array, "N"]) -> Evaluation:
+    num_samples = log_probs.shape[1]
+    log_mean_probs = jax.nn.logsumexp(log_probs, axis=1) - jnp.log(num_samples)
+    num_correct = jnp.sum(jnp.argmax(log_mean_probs, axis=-1) == classes, dtype=jnp.int32)
+    return Evaluation(
+        num_correct, -jnp.mean(jnp.take_along_axis(log_mean_probs, classes[:, None], axis=-1))
+    )
+
+
+def predict(loop: Loop, state: LoopState, learned: Any, data: Data) -> Inputs:
+    """What the acquisition function requires: K sampled predictions for the pool, or nothing."""
+    if "log_probs" not in loop.acquisition.requires:
+        return Inputs(None)
+    key = _round_key(state, "predict")
+    return Inputs(loop.learner.sample(key, learned, data.x, loop.num_samples))
+
+
+@partial(jax.jit, static_argnums=0)
+def ask(loop: Loop, state: LoopState, inputs: Inputs) -> tuple[LoopState, CandidateBatch]:
+    """Choose a batch and mark it as pending. Points that are pending already are not asked for."""
+    batch = loop.acquisition.select(
+        _round_key(state, "select"),
+        inputs,
+        batch_size=loop.batch_size,
+        available=pools.available(state.pool),
+        pending=None,
+    )
+    return state._replace(pool=pools.ask(state.pool, batch.indices)), batch
+
+
+@jax.jit
+def tell(state: LoopState, indices: Int[Array, "B"], labels: Int[Array, "B"]) -> LoopState:
+    """Take in the labels of points that were asked for (-1 is left out), and end the round."""
+    return state._replace(round=state.round + 1, pool=pools.tell(state.pool, indices, labels))
+
+
+@jax.jit
+def oracle(data: Data, indices: Int[Array, "B"]) -> Int[Array, "B"]:
+    """The true classes of points; -1 for an unfilled slot."""
+    return jnp.where(indices >= 0, data.y[indices], -1)
+
+
+def run(
+    loop: Loop,
+    state: LoopState,
+    data: Data,
+    *,
+    num_rounds: int,
+    target_correct: int | None = None,
+) -> Iterator[tuple[LoopState, Round, Seconds]]:
+    """Drive rounds on the host, from wherever `state` is, and time their parts.
+
+    R rounds of acquisition are R + 1 evaluations: the last round acquires nothing, so that every
+    label bought is evaluated. It comes after `num_rounds` acquisitions, or earlier: as soon as
+    `target_correct` test points are right, or no point is left to acquire. A whole run compiles
+    each function once.
+
+    Args:
+      loop: what stays the same.
+      state: from `init`, or a state that an earlier run yielded.
+      data: the arrays.
+      num_rounds: R, at least 0.
+      target_correct: stop when so many test points are classified correctly.
+
+    Yields:
+      After every round: the new state (whoever saves it can continue the run), the `Round`, and
+      its `Seconds`.
+    """
+    while int(state.round) <= num_rounds:
+        num_labelled = pools.num_labelled(state.pool)
+        start = time.perf_counter()
+        learned = jax.block_until_ready(fit(loop, state, data))
+        fitted = time.perf_counter()
+        evaluation = jax.block_until_ready(evaluate(loop, state, learned, data))
+        is_last = (
+            int(state.round) == num_rounds
+            or (target_correct is not None and int(evaluation.num_correct) >= target_correct)
+            or not bool(jnp.any(pools.available(state.pool)))
+        )
+        if is_last:
+            end = time.perf_counter()
+            state = state._replace(round=jnp.int32(num_rounds + 1))
+            yield state, Round(num_labelled, evaluation, None), Seconds(
+                fitted - start, end - fitted, 0.0
+            )
+            return
+        inputs = jax.block_until_ready(predict(loop, state, learned, data))
+        predicted = time.perf_counter()
+        state, batch = jax.block_until_ready(ask(loop, state, inputs))
+        selected = time.perf_counter()
+        state = tell(state, batch.indices, oracle(data, batch.indices))
+        yield (
+            state,
+            Round(num_labelled, evaluation, batch),
+            Seconds(fitted - start, predicted - fitted, selected - predicted),
+        )
+
+
+_PURPOSES = ("init", "fit", "evaluate", "predict", "select")
+
+
+def _round_key(state: LoopState, purpose: str) -> Key:
+    """The key of one purpose in one round; none is ever used twice."""
+    round_key = jax.random.fold_in(state.key, state.round)
+    return jax.random.fold_in(round_key, _PURPOSES.index(purpose))

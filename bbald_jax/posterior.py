@@ -1,0 +1,66 @@
+"""Sampling predictions: K functions drawn from a posterior, applied to every point."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from bbald_jax.models import Model, Params
+from bbald_jax.typing import Key, LogProbs
+
+
+def sample_mc_dropout(
+    key: Key, model: Model, params: Params, x: Float[Array, "N ..."], *, num_samples: int
+) -> LogProbs:
+    """Consistent MC dropout: the predictions of K networks drawn by dropout, for N points.
+
+    log_probs[n, k, :] = log_softmax(model.apply(params, x_n, key_k))
+
+    Sample k is the same network for every point, whatever chunk the point comes in; joint
+    entropies mean nothing otherwise.
+
+    Args:
+      key: K keys, one a network, are split from it.
+      model: see `Model`.
+      params: its parameters.
+      x: `[N, ...]`.
+      num_samples: K (static).
+
+    Returns:
+      `[N, K, C]`. Memory beside input and output: the activations of one chunk of points.
+
+    Source: Gal, Islam, Ghahramani (2017), section 3; consistency: Kirsch, van Amersfoort, Gal
+    (2019), section 4.1.
+    """
+    keys = jax.random.split(key, num_samples)
+
+    def predict(points: Float[Array, "n ..."]) -> Float[Array, "n K C"]:
+        def one_network(key: Key) -> Float[Array, "n C"]:
+            return jax.nn.log_softmax(model.apply(params, points, key), axis=-1)
+
+        # On a CPU one network after another, so that its activations stay in the cache (4 times
+        # faster than vmap there); an accelerator wants them all at once.
+        if jax.default_backend() == "cpu":
+            return jnp.swapaxes(lax.map(one_network, keys), 0, 1)
+        return jax.vmap(one_network, out_axes=1)(keys)
+
+    return map_chunks(predict, x, chunk_size=64)
+
+
+def map_chunks(function, x: Float[Array, "N ..."], *, chunk_size: int) -> Array:
+    """`function(x)` for a function that maps `[n, ...]` to `[n, ...]`, `chunk_size` rows at a time.
+
+    Works like one call on all rows, whatever N is: the last chunk is moved back to end with the
+    array, and what it computes again is the same.
+    """
+    num_points = x.shape[0]
+    chunk_size = min(chunk_size, num_points)
+    out = jax.eval_shape(function, jax.ShapeDtypeStruct((chunk_size, *x.shape[1:]), x.dtype))
+    result = jnp.zeros((num_points, *out.shape[1:]), out.dtype)
+
+    def add_chunk(i, result):
+        start = jnp.minimum(i * chunk_size, num_points - chunk_size)
+        chunk = function(lax.dynamic_slice_in_dim(x, start, chunk_size))
+        return lax.dynamic_update_slice_in_dim(result, chunk, start, 0)
+
+    return lax.fori_loop(0, -(-num_points // chunk_size), add_chunk, result)

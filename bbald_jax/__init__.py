@@ -12,14 +12,14 @@ from bbald_jax.acquisition import Acquisition as Acquisition
 from bbald_jax.acquisition import Inputs as Inputs
 from bbald_jax.acquisition import catalogue as catalogue
 from bbald_jax.batchbald import select_batchbald as select_batchbald
-from bbald_jax.configurations import (
-    estimate_joint_mutual_information as estimate_joint_mutual_information,
-)
-from bbald_jax.configurations import joint_entropy as joint_entropy
-from bbald_jax.configurations import joint_mutual_information as joint_mutual_information
 from bbald_jax.entropy import conditional_entropy as conditional_entropy
 from bbald_jax.entropy import mutual_information as mutual_information
 from bbald_jax.entropy import predictive_entropy as predictive_entropy
+from bbald_jax.joint import (
+    estimate_joint_mutual_information as estimate_joint_mutual_information,
+)
+from bbald_jax.joint import joint_entropy as joint_entropy
+from bbald_jax.joint import joint_mutual_information as joint_mutual_information
 from bbald_jax.selection import select_bald as select_bald
 from bbald_jax.selection import select_random as select_random
 from bbald_jax.typing import CandidateBatch as CandidateBatch

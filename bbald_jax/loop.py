@@ -8,6 +8,7 @@ that is continued from a saved state is the run that was never interrupted.
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -45,7 +46,7 @@ class Data(NamedTuple):
     Attributes:
       x: `[N, ...]`, the pool.
       y: `[N]` int32, its classes, which only the oracle sees.
-      validation: for early stopping; `count` 0 where there is none.
+      validation: for early stopping; `num_examples` 0 where there is none.
       x_test: `[T, ...]`.
       y_test: `[T]` int32.
     """
@@ -87,11 +88,13 @@ class Round(NamedTuple):
     """What one round measured and acquired.
 
     Attributes:
+      round: `[]` int32, the rounds before it.
       num_labelled: `[]` int32, labels that the evaluated model was fitted to.
       evaluation: see `Evaluation`.
       batch: the points acquired then; None in the last round of `run`.
     """
 
+    round: Int[Array, ""]
     num_labelled: Int[Array, ""]
     evaluation: Evaluation
     batch: CandidateBatch | None
@@ -126,12 +129,11 @@ def init(
 
 def step(loop: Loop, state: LoopState, data: Data) -> tuple[LoopState, Round]:
     """One simulated round: fit, evaluate, ask, tell. Pure; jit-able with a learner in JAX."""
-    num_labelled = pools.num_labelled(state.pool)
     learned = fit(loop, state, data)
     evaluation = evaluate(loop, state, learned, data)
-    state, batch = ask(loop, state, predict(loop, state, learned, data))
-    state = tell(state, batch.indices, oracle(data, batch.indices))
-    return state, Round(num_labelled, evaluation, batch)
+    asked, batch = ask(loop, state, predict(loop, state, learned, data))
+    told = tell(asked, batch.indices, oracle(data, batch.indices))
+    return told, Round(state.round, pools.num_labelled(state.pool), evaluation, batch)
 
 
 def fit(loop: Loop, state: LoopState, data: Data) -> Any:
@@ -217,33 +219,28 @@ def run(
       its `Seconds`.
     """
     while int(state.round) <= num_rounds:
-        num_labelled = pools.num_labelled(state.pool)
-        start = time.perf_counter()
+        index, num_labelled = state.round, pools.num_labelled(state.pool)
+        clock = [time.perf_counter()]
         learned = jax.block_until_ready(fit(loop, state, data))
-        fitted = time.perf_counter()
+        clock.append(time.perf_counter())
         evaluation = jax.block_until_ready(evaluate(loop, state, learned, data))
         is_last = (
-            int(state.round) == num_rounds
+            int(index) == num_rounds
             or (target_correct is not None and int(evaluation.num_correct) >= target_correct)
             or not bool(jnp.any(pools.available(state.pool)))
         )
-        if is_last:
-            end = time.perf_counter()
+        inputs = None if is_last else predict(loop, state, learned, data)
+        jax.block_until_ready(inputs)
+        clock.append(time.perf_counter())
+        if inputs is None:
+            batch = None
             state = state._replace(round=jnp.int32(num_rounds + 1))
-            yield state, Round(num_labelled, evaluation, None), Seconds(
-                fitted - start, end - fitted, 0.0
-            )
-            return
-        inputs = jax.block_until_ready(predict(loop, state, learned, data))
-        predicted = time.perf_counter()
-        state, batch = jax.block_until_ready(ask(loop, state, inputs))
-        selected = time.perf_counter()
-        state = tell(state, batch.indices, oracle(data, batch.indices))
-        yield (
-            state,
-            Round(num_labelled, evaluation, batch),
-            Seconds(fitted - start, predicted - fitted, selected - predicted),
-        )
+        else:
+            state, batch = jax.block_until_ready(ask(loop, state, inputs))
+            state = tell(state, batch.indices, oracle(data, batch.indices))
+        clock.append(time.perf_counter())
+        seconds = Seconds(*(end - start for start, end in pairwise(clock)))
+        yield state, Round(index, num_labelled, evaluation, batch), seconds
 
 
 _PURPOSES = ("init", "fit", "evaluate", "predict", "select")

@@ -5,7 +5,7 @@ A network is an ordinary flax module whose `__call__(x, *, deterministic)` uses 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -49,7 +49,7 @@ def flax_model(module: nn.Module) -> Model:
 
     def apply(params: Params, x: Float[Array, "n ..."], key: Key | None = None) -> Array:
         if key is None:
-            return module.apply(params, x, deterministic=True)
+            return cast(Array, module.apply(params, x, deterministic=True))
 
         def apply_to_one(point: Array) -> Array:
             logits = module.apply(params, point[None], deterministic=False, rngs={"dropout": key})

@@ -30,17 +30,17 @@ class Pool(NamedTuple):
 
 
 class Labelled(NamedTuple):
-    """Labelled examples in a buffer of fixed capacity; the first `count` rows are real.
+    """Labelled examples in a buffer of fixed capacity; the first `num_examples` rows are real.
 
     Attributes:
       x: `[capacity, ...]`.
-      y: `[capacity]` int32; what lies behind `count` is not to be read.
-      count: `[]` int32.
+      y: `[capacity]` int32; what lies behind `num_examples` is not to be read.
+      num_examples: `[]` int32.
     """
 
     x: Float[Array, "capacity ..."]
     y: Int[Array, "capacity"]
-    count: Int[Array, ""]
+    num_examples: Int[Array, ""]
 
 
 def init_pool(num_points: int) -> Pool:
@@ -83,8 +83,8 @@ def gather_labelled(pool: Pool, x: Float[Array, "N ..."], *, capacity: int) -> L
     """
     is_labelled = pool.status == LABELLED
     indices = jnp.nonzero(is_labelled, size=capacity, fill_value=0)[0]
-    count = jnp.minimum(num_labelled(pool), capacity)
-    return Labelled(x[indices], pool.labels[indices], count)
+    num_examples = jnp.minimum(num_labelled(pool), capacity)
+    return Labelled(x[indices], pool.labels[indices], num_examples)
 
 
 def initial_split(

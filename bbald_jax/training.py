@@ -25,7 +25,7 @@ class Learner(NamedTuple):
     Attributes:
       init: `init(key, x) -> state`, for inputs like `x [n, ...]`.
       fit: `fit(key, state, labelled, validation) -> state`, both `Labelled` buffers; a
-        `validation.count` of 0 means that there is none.
+        `validation.num_examples` of 0 means that there is none.
       sample: `sample(key, state, x, num_samples) -> log_probs [N, K, C]`. Sample k is the same
         function for every point, and depends on the key only: not on how x was cut into calls.
     """
@@ -114,7 +114,7 @@ def _fit(
     def step(carry, key: Key):
         params, optimiser_state = carry
         draw_key, dropout_key = jax.random.split(key)
-        rows = jax.random.randint(draw_key, (recipe.batch_size,), 0, labelled.count)
+        rows = jax.random.randint(draw_key, (recipe.batch_size,), 0, labelled.num_examples)
         gradient = jax.grad(loss)(params, dropout_key, labelled.x[rows], labelled.y[rows])
         updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
         return (optax.apply_updates(params, updates), optimiser_state), None
@@ -123,7 +123,7 @@ def _fit(
         keys = jax.random.split(jax.random.fold_in(key, state.epoch), recipe.steps_per_epoch)
         (params, optimiser_state), _ = lax.scan(step, (state.params, state.optimiser), keys)
         num_correct = _count_correct(model, params, validation)
-        is_best = (num_correct > state.best_correct) | (validation.count == 0)
+        is_best = (num_correct > state.best_correct) | (validation.num_examples == 0)
         return _Training(
             epoch=state.epoch + 1,
             params=params,
@@ -135,7 +135,7 @@ def _fit(
 
     def goes_on(state: _Training):
         is_patient = state.epochs_since_best < recipe.patience
-        return (labelled.count > 0) & (state.epoch < recipe.max_epochs) & is_patient
+        return (labelled.num_examples > 0) & (state.epoch < recipe.max_epochs) & is_patient
 
     none = jnp.int32(-1)
     start = _Training(jnp.int32(0), params, optimiser.init(params), params, none, jnp.int32(0))
@@ -147,6 +147,6 @@ def _count_correct(model: Model, params: Params, examples: Labelled) -> Int[Arra
     if examples.x.shape[0] == 0:
         return jnp.int32(0)
     logits = map_chunks(lambda x: model.apply(params, x), examples.x, chunk_size=256)
-    is_real = jnp.arange(examples.y.size) < examples.count
+    is_real = jnp.arange(examples.y.size) < examples.num_examples
     is_correct = jnp.argmax(logits, axis=-1) == examples.y
     return jnp.sum(is_correct & is_real, dtype=jnp.int32)

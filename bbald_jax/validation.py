@@ -11,6 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from bbald_jax.typing import LogProbs
@@ -178,7 +179,7 @@ def _log_probs_of(
 
 def _as_numpy(values: Any, name: str) -> np.ndarray:
     """A NumPy view (or copy) of an array of any framework; ValueError when it is none."""
-    if isinstance(values, jax.core.Tracer):
+    if isinstance(values, Tracer):
         raise ValueError(f"{name}: values can only be checked on the host; call this outside jit")
     if hasattr(values, "detach"):  # torch: an array that is being differentiated has no NumPy view
         values = values.detach()

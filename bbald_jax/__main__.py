@@ -1,0 +1,16 @@
+"""`bbald` and `python -m bbald_jax`: the command line, or one line on what it lacks."""
+
+import sys
+
+
+def main() -> None:
+    """Start the command line."""
+    try:
+        from bbald_jax.cli import main as command_line
+    except ModuleNotFoundError as error:
+        sys.exit(f'bbald: no module {error.name!r}; run: pip install "bbald_jax[experiments]"')
+    command_line(prog_name="bbald")
+
+
+if __name__ == "__main__":
+    main()

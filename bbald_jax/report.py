@@ -1,0 +1,151 @@
+"""Drawing and tabulating results: learning curves, acquired points, labels needed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from rich import box
+from rich.table import Table
+
+from bbald_jax import results
+from bbald_jax.results import Line
+
+#: Quartiles over trials; each is one of the trials (inverted CDF), so a count stays a count.
+QUARTILES = (25, 50, 75)
+
+_MAX_ROUNDS_DRAWN = 20
+_PARTS = ("fit", "predict", "select")
+
+
+def quartiles(values: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:
+    """The quartiles over trials, by the inverted-CDF convention; infinity (never) is allowed."""
+    return np.percentile(np.asarray(values), QUARTILES, axis=0, method="inverted_cdf")
+
+
+def labels_needed(lines: list[Line], accuracy: float) -> list[float]:
+    """For each trial, the labels acquired until the test accuracy first reached `accuracy`.
+
+    Counted in whole test points, the initial labels not counted, infinity where it never did.
+    """
+    return [
+        min(
+            (
+                line["num_acquired"]
+                for line in trial
+                if line["num_correct"] >= results.num_correct_for(accuracy, line["num_test"])
+            ),
+            default=np.inf,
+        )
+        for trial in by_trial(lines)
+    ]
+
+
+def by_trial(lines: list[Line]) -> list[list[Line]]:
+    """The lines of each trial, in order."""
+    trials = sorted({line["trial"] for line in lines})
+    return [[line for line in lines if line["trial"] == trial] for trial in trials]
+
+
+def draw_learning_curves(path: Path, runs: dict[str, list[Line]]) -> None:
+    """Test accuracy against labels acquired: median and quartiles over the trials of each run."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, lines in runs.items():
+        trials = by_trial(lines)
+        # Only where every trial was evaluated: a median over fewer would jump.
+        acquired = sorted(
+            set.intersection(*({line["num_acquired"] for line in trial} for trial in trials))
+        )
+        accuracies = [
+            [line["accuracy"] for line in trial if line["num_acquired"] in acquired]
+            for trial in trials
+        ]
+        low, median, high = quartiles(accuracies)
+        label = name if len(trials) == 1 else f"{name} ({len(trials)} trials)"
+        (curve,) = axes.plot(acquired, median, marker="o", markersize=3, label=label)
+        if len(trials) > 1:
+            axes.fill_between(acquired, low, high, color=curve.get_color(), alpha=0.2, lw=0)
+    axes.set_xlabel("labels acquired (beyond the initial ones)")
+    axes.set_ylabel("test accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+def draw_acquired(path: Path, lines: list[Line], images: np.ndarray, title: str) -> None:
+    """The points acquired, one row a round, with their labels: repeats show at a glance.
+
+    Args:
+      path: of the PNG.
+      lines: the rounds of one trial; the first 20 that acquired something are drawn.
+      images: `[N, H, W, 1]`, into which the lines' indices point.
+      title: above the picture.
+    """
+    rounds = [line for line in lines if line["indices"]]
+    drawn = rounds[:_MAX_ROUNDS_DRAWN]
+    num_columns = max((len(line["indices"]) for line in drawn), default=1)
+    num_rows = max(len(drawn), 1)
+    figure = Figure(figsize=(0.62 * num_columns + 1.2, 0.78 * num_rows + 0.6), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+    for row, line in zip(grid, drawn, strict=False):
+        row[0].set_ylabel(f"round {line['round']}", rotation=0, ha="right", va="center", fontsize=8)
+        for axes, index, label in zip(row, line["indices"], line["classes"], strict=False):
+            axes.imshow(images[index, ..., 0], cmap="gray_r")
+            axes.set_title(label, fontsize=8, pad=2)
+    if len(drawn) < len(rounds):
+        title += f" (the first {len(drawn)} of {len(rounds)} rounds)"
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=120)
+
+
+def rounds_table(lines: list[Line]) -> Table:
+    """One row a round."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns = ("trial", "round", "labels", "accuracy", "correct", "nll", "score")
+    for name in (*columns, *(f"{part} s" for part in _PARTS)):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        nll, scores = line["nll"], line["scores"]
+        table.add_row(
+            str(line["trial"]),
+            str(line["round"]),
+            str(line["num_labelled"]),
+            f"{line['accuracy']:.2%}",
+            f"{line['num_correct']} / {line['num_test']}",
+            "-" if nll is None else f"{nll:.3f}",
+            f"{scores[-1]:.3f}" if scores and scores[-1] is not None else "-",
+            *(f"{line[f'seconds_{part}']:.1f}" for part in _PARTS),
+        )
+    return table
+
+
+def labels_needed_table(runs: dict[str, list[Line]], accuracies: Sequence[float]) -> Table:
+    """Labels acquired until each accuracy is reached: quartiles over the trials of each run."""
+    table = Table(
+        title="labels acquired until an accuracy is reached (25 % / 50 % / 75 %)",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("run")
+    table.add_column("trials", justify="right")
+    table.add_column("best accuracy", justify="right")
+    for accuracy in accuracies:
+        table.add_column(f"{accuracy * 100:g} %", justify="right")
+    for name, lines in runs.items():
+        trials = by_trial(lines)
+        best = quartiles([max(line["accuracy"] for line in trial) for trial in trials])[1]
+        cells = []
+        for accuracy in accuracies:
+            needed = [
+                "never" if np.isinf(count) else f"{count:.0f}"
+                for count in quartiles(labels_needed(lines, accuracy))
+            ]
+            cells.append(needed[1] if len(trials) == 1 else " / ".join(needed))
+        table.add_row(name, str(len(trials)), f"{best:.2%}", *cells)
+    return table

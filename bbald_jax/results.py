@@ -1,0 +1,168 @@
+"""The results folder: a configuration, one line a round, and reading both back.
+
+`config.json` holds the complete configuration and the versions it ran with; `rounds.jsonl` one
+JSON object a round, written as the round ends.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+CONFIG, ROUNDS, TABLE = "config.json", "rounds.jsonl", "rounds.csv"
+
+Line = dict[str, Any]
+
+
+class ResultsError(ValueError):
+    """A results folder cannot be used as asked; the message says why and what to do."""
+
+
+def open_folder(folder: Path, config: Line, environment: Line) -> bool:
+    """Start a results folder, or find that it already holds a run of this configuration.
+
+    A folder without a finished round has nothing to lose: it is started anew.
+
+    Args:
+      folder: made if it is not there.
+      config: the complete configuration; all of it must agree.
+      environment: versions and device, recorded but not compared.
+
+    Returns:
+      Whether the folder already holds finished rounds of this run.
+
+    Raises:
+      ResultsError: the folder holds a run of another configuration (the differences are named),
+        or other files.
+    """
+    if read_rounds(folder):
+        there = read_config(folder)
+        differences = [
+            f"{name} is {there.get(name)!r} there and {config.get(name)!r} now"
+            for name in sorted({*there, *config})
+            if there.get(name) != config.get(name)
+        ]
+        if differences:
+            raise ResultsError(
+                f"{folder} holds a run of another configuration: {'; '.join(differences)}. "
+                "Give another --output-dir, or the options of that run."
+            )
+        return True
+    if folder.exists() and not folder.is_dir():
+        raise ResultsError(f"{folder} is a file, not a folder; give another --output-dir.")
+    is_ours = (folder / CONFIG).exists()
+    if folder.exists() and not is_ours and any(p.suffix != ".tmp" for p in folder.iterdir()):
+        raise ResultsError(
+            f"{folder} holds files but no {CONFIG}, so it is no results folder; give another "
+            "--output-dir."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_atomically(
+        folder / CONFIG, json.dumps({"config": config, **environment}, indent=2) + "\n"
+    )
+    return False
+
+
+def read_config(folder: Path) -> Line:
+    """The configuration of a results folder."""
+    return _read_json(folder)["config"]
+
+
+def read_environment(folder: Path) -> Line:
+    """Versions and device with which the folder was started."""
+    return {name: value for name, value in _read_json(folder).items() if name != "config"}
+
+
+def _read_json(folder: Path) -> Line:
+    path = folder / CONFIG
+    if not path.exists():
+        raise ResultsError(f"{folder} is no results folder: it has no {CONFIG}.")
+    try:
+        content = json.loads(path.read_text())
+        if isinstance(content["config"], dict):
+            return content
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ResultsError(f"{path} is damaged; give another --output-dir.")
+
+
+def append_round(folder: Path, line: Line) -> None:
+    """Add one round; when this returns, the line is on disk."""
+    with open(folder / ROUNDS, "a") as file:
+        file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rounds(folder: Path) -> list[Line]:
+    """All complete lines; a last line cut short by a kill is left out.
+
+    Raises:
+      ResultsError: a line before the last is damaged.
+    """
+    path = folder / ROUNDS
+    if not path.exists():
+        return []
+    *complete, _ = path.read_text().split("\n")
+    lines = []
+    for number, text in enumerate(complete, start=1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            raise ResultsError(
+                f"{path} line {number} is damaged; restore it, or delete it and all lines after "
+                "it and run again."
+            ) from None
+    return lines
+
+
+def write_rounds(folder: Path, lines: Iterable[Line]) -> None:
+    """Replace all lines at once."""
+    _write_atomically(folder / ROUNDS, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def write_table(folder: Path, lines: list[Line]) -> None:
+    """The same rounds as `rounds.csv`, lists as numbers with spaces between them."""
+    temporary = folder / f"{TABLE}.tmp"
+    with open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
+        writer.writeheader()
+        for line in lines:
+            writer.writerow(
+                {
+                    name: " ".join(map(str, value)) if isinstance(value, list) else value
+                    for name, value in line.items()
+                }
+            )
+    os.replace(temporary, folder / TABLE)
+
+
+def num_correct_for(accuracy: float, num_test: int) -> int:
+    """The fewest correct test points that are an accuracy of at least `accuracy`.
+
+    Whole points, from the decimal number as it was written: in floats 0.95 can miss 9,500 of
+    10,000.
+    """
+    return math.ceil(Decimal(str(accuracy)) * num_test)
+
+
+def _finite(value: Any) -> Any:
+    """Infinity and NaN as null: JSON has no numbers for them."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

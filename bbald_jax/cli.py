@@ -128,6 +128,7 @@ def _say_where_it_continues(
 
 
 def _run_with_progress(console: Console, config: Config, folder: Path, lines: list[Line]) -> None:
+    rounds = experiment.run(config, folder)
     rounds_a_trial = config.num_rounds + 1
     progress = Progress(
         TextColumn("{task.description}"),
@@ -143,7 +144,7 @@ def _run_with_progress(console: Console, config: Config, folder: Path, lines: li
         )
         if lines:
             progress.update(task, completed=_num_done(lines[-1], rounds_a_trial))
-        for line in experiment.run(config, folder):
+        for line in rounds:
             status = f"{line['num_labelled']} labels, accuracy {line['accuracy']:.2%}"
             description = f"round {line['round']}/{config.num_rounds}"
             if config.num_trials > 1:

@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +16,12 @@ from bbald_jax import results
 from bbald_jax.acquisition import catalogue
 from bbald_jax.checkpoint import Checkpoints
 from bbald_jax.datasets import Dataset, load_dataset
-from bbald_jax.loop import Data, Loop, LoopState, Round
+from bbald_jax.loop import Data, Loop, Round
 from bbald_jax.models import MLP, PaperCNN, flax_model
 from bbald_jax.pool import Labelled
 from bbald_jax.results import Line, ResultsError
 from bbald_jax.training import RECIPES, mc_dropout_learner
+from bbald_jax.typing import Key
 
 
 class ConfigError(ValueError):
@@ -46,6 +48,13 @@ class Config:
     num_trials: int = 1
 
 
+class Split(NamedTuple):
+    """Indices into a data set's training points: the pool, and the validation set."""
+
+    pool: np.ndarray
+    validation: np.ndarray
+
+
 def environment() -> Line:
     """Versions and device, to be kept beside the results."""
     packages = ("bbald_jax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -69,31 +78,43 @@ def run(config: Config, folder: Path) -> Iterator[Line]:
       folder: opened for this configuration by `results.open_folder`.
 
     Raises:
-      ConfigError: the data set cannot serve the configuration.
+      ConfigError: the data set cannot serve the configuration (before anything is run).
       ResultsError: the folder is damaged.
     """
     dataset = load_dataset(
         config.dataset, num_repeats=config.num_repeats, noise=config.noise, seed=config.seed
     )
+    splits = [split(config, dataset, trial) for trial in range(config.num_trials)]
+    return _run(config, dataset, splits, folder)
+
+
+def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) -> Iterator[Line]:
     target_correct = None
     if config.target_accuracy is not None:
         target_correct = results.num_correct_for(config.target_accuracy, len(dataset.y_test))
     num_initial = config.initial_per_class * dataset.num_classes
     loop = make_loop(config, dataset)
-    for trial in range(config.num_trials):
+    for trial, (pool_indices, validation_indices) in enumerate(splits):
         if is_finished(results.read_rounds(folder), trial):
             continue
-        state, data, dataset_indices = start_trial(config, dataset, trial)
+        data = _gather(dataset, pool_indices, validation_indices)
+        state = loops.init(
+            _trial_key(config, trial, "run"),
+            data.y,
+            num_classes=dataset.num_classes,
+            initial_per_class=config.initial_per_class,
+        )
         with Checkpoints(folder / "checkpoints" / f"trial_{trial}") as checkpoints:
             state = checkpoints.restore(state)
             _drop_unsaved_rounds(folder, trial, int(state.round))
-            for state, measured, seconds in loops.run(  # noqa: B020 (continues from `state`)
+            rounds = loops.run(
                 loop, state, data, num_rounds=config.num_rounds, target_correct=target_correct
-            ):
-                line = _line(trial, num_initial, measured, data, dataset_indices)
+            )
+            for next_state, measured, seconds in rounds:
+                line = _line(trial, num_initial, measured, data, pool_indices)
                 line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
                 results.append_round(folder, line)
-                checkpoints.save(int(state.round), state)
+                checkpoints.save(int(next_state.round), next_state)
                 yield line
 
 
@@ -133,71 +154,74 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
     )
 
 
-def start_trial(config: Config, dataset: Dataset, trial: int) -> tuple[LoopState, Data, np.ndarray]:
-    """The first state of a trial, its arrays, and the data set's index of each pool point.
+def split(config: Config, dataset: Dataset, trial: int) -> Split:
+    """The random parts of the training points that a trial uses.
 
-    Everything random comes from `fold_in(key(seed), trial)`: which images are set apart for
-    validation (never more than a sixth), which are in the pool, which are labelled first. A
-    repeated image goes into the pool with all its copies, or not at all.
+    Never more than a sixth of the images is set apart for validation. A repeated image goes into
+    the pool with all its copies, or not at all.
+
+    Raises:
+      ConfigError: the data set is too small for the configuration.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed), trial)
-    split_key, run_key = jax.random.split(key)
     num_images = len(dataset.y_train) // dataset.num_repeats
     num_validation = min(RECIPES[config.recipe].num_validation, num_images // 6)
-    images = np.asarray(jax.random.permutation(split_key, num_images))
-    in_pool = images[num_validation:][: _num_pool_images(config, dataset, num_validation)]
+    images = jax.random.permutation(_trial_key(config, trial, "split"), num_images)
+    validation, rest = np.split(np.asarray(images), [num_validation])
+    in_pool = np.sort(rest[: _num_pool_images(config, dataset, len(rest))])
     # Copy r of image i has index r * num_images + i.
-    copies = np.arange(dataset.num_repeats)[:, None] * num_images
-    dataset_indices = (copies + np.sort(in_pool)).ravel()
+    pool = (np.arange(dataset.num_repeats)[:, None] * num_images + in_pool).ravel()
 
-    classes = dataset.y_train[dataset_indices]
-    counts = np.bincount(classes, minlength=dataset.num_classes)
+    counts = np.bincount(dataset.y_train[pool], minlength=dataset.num_classes)
     if counts.min() < config.initial_per_class:
         raise ConfigError(
-            f"--initial-per-class {config.initial_per_class}: the pool of {len(classes)} points "
-            f"has only {counts.min()} of class {counts.argmin()}; lower it, or raise --pool-size."
+            f"--initial-per-class {config.initial_per_class}: the pool of {len(pool)} points has "
+            f"only {counts.min()} of class {counts.argmin()}; lower it, or raise --pool-size."
         )
-    validation = images[:num_validation]
-    data = Data(
-        x=jnp.asarray(dataset.x_train[dataset_indices]),
-        y=jnp.asarray(classes),
+    return Split(pool, validation)
+
+
+def _trial_key(config: Config, trial: int, purpose: Literal["split", "run"]) -> Key:
+    """Everything random in a trial comes from `fold_in(key(seed), trial)`."""
+    key = jax.random.fold_in(jax.random.key(config.seed), trial)
+    return jax.random.fold_in(key, ("split", "run").index(purpose))
+
+
+def _gather(dataset: Dataset, pool: np.ndarray, validation: np.ndarray) -> Data:
+    return Data(
+        x=jnp.asarray(dataset.x_train[pool]),
+        y=jnp.asarray(dataset.y_train[pool]),
         validation=Labelled(
             jnp.asarray(dataset.x_train[validation]),
             jnp.asarray(dataset.y_train[validation]),
-            jnp.int32(num_validation),
+            jnp.int32(len(validation)),
         ),
         x_test=jnp.asarray(dataset.x_test),
         y_test=jnp.asarray(dataset.y_test),
     )
-    state = loops.init(
-        run_key,
-        data.y,
-        num_classes=dataset.num_classes,
-        initial_per_class=config.initial_per_class,
-    )
-    return state, data, dataset_indices
 
 
-def _num_pool_images(config: Config, dataset: Dataset, num_validation: int) -> int | None:
+def _num_pool_images(config: Config, dataset: Dataset, num_left: int) -> int:
+    """How many images, of those left after validation, go into the pool."""
     if config.pool_size is None:
-        return None
-    most = len(dataset.y_train) - num_validation * dataset.num_repeats
+        return num_left
+    most = num_left * dataset.num_repeats
     if config.pool_size > most:
         raise ConfigError(
             f"--pool-size {config.pool_size}: {dataset.name} has {most} points for the pool; lower "
             "it, or leave it out to take them all."
         )
     num_images, rest = divmod(config.pool_size, dataset.num_repeats)
-    if rest:
+    if rest or num_images == 0:
         raise ConfigError(
-            f"--pool-size {config.pool_size}: with --num-repeats {dataset.num_repeats} the pool "
-            f"holds whole groups of copies; take {num_images * dataset.num_repeats}."
+            f"--pool-size {config.pool_size}: a pool of repeated images holds all "
+            f"{dataset.num_repeats} copies of each; take a multiple, such as "
+            f"{max(num_images, 1) * dataset.num_repeats}."
         )
     return num_images
 
 
 def _line(
-    trial: int, num_initial: int, measured: Round, data: Data, dataset_indices: np.ndarray
+    trial: int, num_initial: int, measured: Round, data: Data, pool_indices: np.ndarray
 ) -> Line:
     """One round as plain Python values, its indices those of the data set's training points."""
     num_test = len(data.y_test)
@@ -221,7 +245,7 @@ def _line(
         is_filled = np.asarray(measured.batch.indices) >= 0
         positions = np.asarray(measured.batch.indices)[is_filled]
         line |= {
-            "indices": dataset_indices[positions].tolist(),
+            "indices": pool_indices[positions].tolist(),
             "classes": np.asarray(data.y)[positions].tolist(),
             "scores": np.asarray(measured.batch.scores)[is_filled].tolist(),
             "gains": np.asarray(measured.batch.gains)[is_filled].tolist(),

@@ -107,9 +107,9 @@ def draw_acquired(path: Path, lines: list[Line], images: np.ndarray, title: str)
 
 def rounds_table(lines: list[Line]) -> Table:
     """One row a round."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     columns = ("trial", "round", "labels", "accuracy", "correct", "nll", "score")
-    for name in (*columns, *(f"{part} s" for part in _PARTS)):
+    for name in (*columns, "fit s", "pred. s", "select s"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         nll, scores = line["nll"], line["scores"]
@@ -118,7 +118,7 @@ def rounds_table(lines: list[Line]) -> Table:
             str(line["round"]),
             str(line["num_labelled"]),
             f"{line['accuracy']:.2%}",
-            f"{line['num_correct']} / {line['num_test']}",
+            f"{line['num_correct']}/{line['num_test']}",
             "-" if nll is None else f"{nll:.3f}",
             f"{scores[-1]:.3f}" if scores and scores[-1] is not None else "-",
             *(f"{line[f'seconds_{part}']:.1f}" for part in _PARTS),

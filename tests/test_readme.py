@@ -1,0 +1,33 @@
+"""The README's Python runs as it stands."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbald_jax as bb
+
+README = Path(__file__).parents[1] / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_selecting_a_batch_from_an_array(capsys: pytest.CaptureFixture[str]):
+    names: dict = {}
+    exec(EXAMPLES[0], names)
+    batch = names["batch"]
+    assert len(set(batch.indices.tolist())) == 10
+    assert np.all(np.diff(batch.scores) > 0)
+    assert str(batch.indices) in capsys.readouterr().out
+
+
+def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str]):
+    rng = np.random.default_rng(0)
+    classes = jnp.asarray(np.arange(200) % 10, jnp.int32)
+    x = jnp.asarray(rng.normal(size=(200, 4)), jnp.float32) + classes[:, None]
+    validation = bb.pool.Labelled(x[:50], classes[:50], jnp.int32(50))
+    data = bb.loop.Data(x, classes, validation, x[50:100], classes[50:100])
+    exec(EXAMPLES[1], {"jax": jax, "bb": bb, "data": data})
+    assert len(capsys.readouterr().out.splitlines()) == 11

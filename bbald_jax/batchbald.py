@@ -9,7 +9,7 @@ from jax import lax
 from bbald_jax.configurations import Configurations, branch, extend, gains, remaining_entropy, root
 from bbald_jax.selection import first_mentions, invalid_points, without_pending
 from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
-from bbald_jax.validation import assert_log_probs, assert_positive
+from bbald_jax.validation import assert_available, assert_log_probs, assert_positive
 
 
 @partial(jax.jit, static_argnames=("batch_size", "num_configurations"))
@@ -55,7 +55,7 @@ def select_batchbald(
     num_points, num_samples, num_classes = assert_log_probs(log_probs)
     assert_positive(batch_size=batch_size, num_configurations=num_configurations)
     is_invalid = invalid_points(log_probs)
-    available = jnp.ones(num_points, bool) if available is None else available
+    available = assert_available(available, num_points)
     available = without_pending(available & ~is_invalid, pending)
     pending = jnp.zeros(0, jnp.int32) if pending is None else pending
     # Two streams, so that the thinning of pending points and of chosen ones share no key.
@@ -80,7 +80,8 @@ def select_batchbald(
         pending,
         first_mentions(pending, num_points),
     )
-    tree, _ = lax.scan(condition, tree, steps)
+    if pending.size:  # an empty scan does not work without jit
+        tree, _ = lax.scan(condition, tree, steps)
     prior_entropy = remaining_entropy(tree)
 
     def acquire(carry, step_key):

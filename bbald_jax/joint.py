@@ -107,5 +107,6 @@ def _joint_mutual_information(key: Key, log_probs: LogProbs, capacity: int) -> F
 
     keys = jax.random.split(key, num_points)
     # The last point's children are only summed, so the tree never has to hold them.
-    tree, _ = lax.scan(add_point, tree, (keys[:-1], log_probs[:-1]))
+    if num_points > 1:  # an empty scan does not work without jit
+        tree, _ = lax.scan(add_point, tree, (keys[:-1], log_probs[:-1]))
     return prior_entropy - remaining_entropy(branch(tree, log_probs[-1]))

@@ -9,12 +9,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.entropy import mutual_information
 from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
-from bbald_jax.validation import assert_log_probs, assert_positive
+from bbald_jax.validation import assert_available, assert_log_probs, assert_positive
 
 
 def invalid_points(log_probs: LogProbs) -> Bool[Array, "N"]:
     """True for points with a NaN or an infinite probability: they must never be selected."""
-    return jnp.any(jnp.isnan(log_probs) | (log_probs == jnp.inf), axis=(1, 2))
+    return jnp.any(~jnp.isfinite(jnp.exp(log_probs)), axis=(1, 2))
 
 
 def first_mentions(indices: Int[Array, "P"], num_points: int) -> Bool[Array, "P"]:
@@ -30,7 +30,7 @@ def without_pending(available: Available, pending: Pending | None) -> Available:
         return available
     # Out-of-range positions are dropped; a negative one would wrap round, so it is moved there.
     positions = jnp.where(pending < 0, available.size, pending)
-    return available.at[positions].set(False, mode="drop")
+    return jnp.asarray(available).at[positions].set(False, mode="drop")
 
 
 def select_top(
@@ -96,7 +96,7 @@ def select_bald(
     """
     num_points, _, _ = assert_log_probs(log_probs)
     is_invalid = invalid_points(log_probs)
-    available = jnp.ones(num_points, bool) if available is None else available
+    available = assert_available(available, num_points)
     return select_top(
         mutual_information(log_probs),
         batch_size=batch_size,

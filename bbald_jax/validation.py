@@ -14,7 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from bbald_jax.typing import LogProbs
+from bbald_jax.typing import Available, LogProbs
 
 Kind = Literal["probs", "logits", "log-probs"]
 
@@ -31,10 +31,25 @@ def assert_log_probs(log_probs: Float[Array, "N K C"]) -> tuple[int, int, int]:
             f"log_probs: dtype {log_probs.dtype} is too coarse (or no float) for entropies; "
             "convert with check_log_probs, from_probs or from_logits"
         )
-    if 0 in log_probs.shape[1:]:
+    if 0 in log_probs.shape:
         raise ValueError(f"log_probs: empty axis in shape {log_probs.shape} [N, K, C]")
     num_points, num_samples, num_classes = log_probs.shape
     return num_points, num_samples, num_classes
+
+
+def assert_available(available: Available | None, num_points: int) -> Available:
+    """Trace-time check that `available` is bool `[N]`; all points are, where it is None.
+
+    Anything else would broadcast, or take indices for truth values, without a word.
+    """
+    if available is None:
+        return jnp.ones(num_points, bool)
+    if available.shape != (num_points,) or available.dtype != jnp.bool_:
+        raise ValueError(
+            f"available: {available.dtype} of shape {available.shape} is no mask; pass bool "
+            f"[N] = [{num_points}], True where a point may be acquired"
+        )
+    return available
 
 
 def assert_positive(**sizes: int) -> None:
@@ -114,6 +129,10 @@ def _convert(values: Any, kind: Kind) -> LogProbs:
     if array.dtype.kind not in "fbiu" and array.dtype.name != "bfloat16":
         raise ValueError(f"{name}: dtype {array.dtype} does not hold real numbers; pass floats")
 
+    # What JAX has no dtype for: the other byte order, and more than 64 bits.
+    if array.dtype.kind == "f" and (array.dtype.itemsize > 8 or not array.dtype.isnative):
+        array = array.astype(f"f{min(array.dtype.itemsize, 8)}")
+
     # Integers and booleans are exact (a one-hot vote), so they get the floor of the tolerance.
     is_float = array.dtype.kind not in "biu"
     tolerance = max(1e-3, 8 * float(jnp.finfo(array.dtype).eps)) if is_float else 1e-3
@@ -124,7 +143,9 @@ def _convert(values: Any, kind: Kind) -> LogProbs:
     for start in range(0, len(array), rows):
         # float64 on the way: an overflow of the sum would hide the row that causes it.
         chunk = array[start : start + rows].astype(np.float64)
-        result[start : start + rows] = _log_probs_of(chunk, start, kind, name, tolerance)
+        # Logits too far apart for the dtype: the difference overflows to the -inf that it means.
+        with np.errstate(over="ignore"):
+            result[start : start + rows] = _log_probs_of(chunk, start, kind, name, tolerance)
     return jnp.asarray(result)
 
 
@@ -163,9 +184,11 @@ def _log_probs_of(
         f"no class of axis {_AXES[2]} is possible",
         "each row needs a class with probability above zero",
     )
-    log_sums = largest + np.log(np.exp(log_probs - largest).sum(axis=-1, keepdims=True))
+    # Centred first: next to a large logit, the logarithm of the sum would be rounded away.
+    centred = log_probs - largest
+    log_centred_sums = np.log(np.exp(centred).sum(axis=-1, keepdims=True))
     if kind != "logits":
-        sums = np.exp(log_sums[..., 0])
+        sums = np.exp((largest + log_centred_sums)[..., 0])
         is_off = np.abs(sums - 1) > tolerance
         if is_off.any():
             first = sums[is_off][0]
@@ -174,7 +197,7 @@ def _log_probs_of(
                 f"axis {_AXES[2]} sums to {first:.6g} instead of 1 (tolerance {tolerance:.2g})",
                 "is the class axis the last one? for unnormalised scores use from_logits",
             )
-    return log_probs - log_sums
+    return centred - log_centred_sums
 
 
 def _as_numpy(values: Any, name: str) -> np.ndarray:
@@ -186,8 +209,11 @@ def _as_numpy(values: Any, name: str) -> np.ndarray:
     if hasattr(values, "cpu") and not isinstance(values, jax.Array):
         values = values.cpu()
     try:
+        # NumPy would wrap what it does not know as an array of one object.
+        if hasattr(values, "__dlpack__") and not hasattr(values, "__array__"):
+            return np.from_dlpack(values)  # pyright: ignore[reportArgumentType]
         return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as no_array:
+    except (TypeError, ValueError, RuntimeError, BufferError) as no_array:
         # What NumPy has no dtype for (torch's bfloat16) travels by DLPack.
         try:
             return np.asarray(jnp.from_dlpack(values))

@@ -1,0 +1,86 @@
+"""Type checks on, hypothesis profile, and the predictions that most tests use."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+
+# Before anything imports the library: every annotation becomes a check, in tests only.
+jaxtyping.install_import_hook("bbald_jax", "beartype.beartype")
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from bbald_jax import configurations  # noqa: E402
+
+hypothesis.settings.register_profile(
+    "bbald_jax",
+    deadline=None,  # the first example compiles
+    max_examples=25,
+    derandomize="CI" in os.environ,
+)
+hypothesis.settings.load_profile("bbald_jax")
+
+MakeLogProbs = Callable[..., jax.Array]
+
+
+@pytest.fixture(scope="session")
+def make_log_probs() -> MakeLogProbs:
+    """`make(N, K, C, seed=0, scale=2.0, zeros=0.0)`: random float32 predictions.
+
+    `scale` is the spread of the logits (0 is flat, 50 is certain), `zeros` the share of classes
+    that are impossible.
+    """
+
+    def make(
+        num_points: int,
+        num_samples: int,
+        num_classes: int,
+        *,
+        seed: int = 0,
+        scale: float = 2.0,
+        zeros: float = 0.0,
+    ) -> jax.Array:
+        rng = np.random.default_rng(seed)
+        shape = (num_points, num_samples, num_classes)
+        logits = scale * rng.normal(size=shape)
+        is_possible = rng.random(shape) >= zeros
+        # One class of each row stays possible.
+        is_possible |= np.arange(num_classes) == rng.integers(num_classes, size=(*shape[:2], 1))
+        logits = np.where(is_possible, logits, -np.inf)
+        log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+        return jnp.asarray(log_probs, jnp.float32)
+
+    return make
+
+
+def assert_nats(actual: Any, expected: Any, atol: float = 1e-5) -> None:
+    """Equal to within the library's tolerance, in nats."""
+    np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=atol)
+
+
+def assert_unbiased(estimates: Any, expected: Any, sharpness: float) -> None:
+    """The mean is right within four standard errors, and the error is below `sharpness`."""
+    estimates = np.asarray(estimates, np.float64)
+    error = estimates.std(axis=0, ddof=1) / np.sqrt(len(estimates))
+    assert np.all(error > 0), "nothing was estimated"
+    assert np.all(error < sharpness), f"standard error {error}: the test is not sharp"
+    difference = np.abs(estimates.mean(axis=0) - expected)
+    assert np.all(difference < 4 * error), f"off by {(difference / error).max()} standard errors"
+
+
+def temporary_bytes(function: Callable, *arguments: Any) -> int:
+    """What the compiled function needs beside its inputs and outputs; it is not run."""
+    analysis = jax.jit(function).lower(*arguments).compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
+def tile_bytes() -> int:
+    """One tile of each kind of work on the tree of configurations, in float32."""
+    tile = configurations._TILE_CONFIGURATIONS * configurations._TILE_OUTCOMES
+    return 4 * (tile + configurations._TILE_CHILDREN)

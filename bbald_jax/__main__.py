@@ -7,9 +7,10 @@ def main() -> None:
     """Start the command line."""
     try:
         from bbald_jax.cli import main as command_line
+
+        command_line(prog_name="bbald")
     except ModuleNotFoundError as error:
         sys.exit(f'bbald: no module {error.name!r}; run: pip install "bbald_jax[experiments]"')
-    command_line(prog_name="bbald")
 
 
 if __name__ == "__main__":

@@ -9,43 +9,44 @@ import orbax.checkpoint as ocp
 State = TypeVar("State")
 
 
-class Checkpoints:
-    """The last states of one run, in a folder; a context manager.
+def save(folder: Path, round_index: int, state: object) -> None:
+    """Save a pytree of arrays and keys as the state after `round_index` rounds.
 
-    Each save is written beside the others and renamed when it is complete, so that a process
-    killed at any moment leaves the last finished state.
+    It is written beside the last states and renamed when it is complete, so a process killed at
+    any moment leaves the last finished one. The last two are kept.
 
     Args:
-      folder: made if it is not there.
+      folder: of this run; made if it is not there.
+      round_index: rises from save to save.
+      state: what to save.
     """
+    with _open(folder) as manager:
+        manager.save(round_index, args=ocp.args.StandardSave(state))
 
-    def __init__(self, folder: Path):
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),  # orbax refuses relative paths
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, enable_async_checkpointing=False, create=True
-            ),
-        )
 
-    def __enter__(self) -> "Checkpoints":
-        return self
+def restore(folder: Path, like: State, *, most_rounds: int) -> State:
+    """The last state saved after at most `most_rounds` rounds, or `like` when there is none.
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    States after more rounds are deleted: what they came from is about to be run again.
 
-    def save(self, round_index: int, state: object) -> None:
-        """Save a pytree of arrays and keys as the state after `round_index` rounds."""
-        self._manager.save(round_index, args=ocp.args.StandardSave(state))
-
-    def restore(self, like: State) -> State:
-        """The last state saved, or `like` itself when there is none.
-
-        Args:
-          like: a state of the same structure, shapes and dtypes.
-        """
-        latest = self._manager.latest_step()
-        if latest is None:
+    Args:
+      folder: of this run.
+      like: a state of the same structure, shapes and dtypes.
+      most_rounds: how many rounds the caller has the results of.
+    """
+    with _open(folder) as manager:
+        rounds = sorted(manager.all_steps())
+        for later in (r for r in rounds if r > most_rounds):
+            manager.delete(later)
+        usable = [r for r in rounds if r <= most_rounds]
+        if not usable:
             return like
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        restored = self._manager.restore(latest, args=ocp.args.StandardRestore(abstract))
-        return cast(State, restored)
+        arguments = ocp.args.StandardRestore(abstract)
+        return cast(State, manager.restore(usable[-1], args=arguments))
+
+
+def _open(folder: Path) -> ocp.CheckpointManager:
+    # Opened for each use: one left open in a suspended generator hangs the interpreter at its end.
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    return ocp.CheckpointManager(folder.absolute(), options=options)  # it refuses relative paths

@@ -1,5 +1,6 @@
 """The command line: `bbald run` and `bbald compare`."""
 
+import math
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,14 +14,30 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bbald_jax import experiment, report, results
 from bbald_jax.acquisition import catalogue
-from bbald_jax.datasets import DATASETS, DatasetUnavailableError, load_dataset
+from bbald_jax.datasets import (
+    DATASETS,
+    DatasetFileError,
+    DatasetUnavailableError,
+    load_dataset,
+)
 from bbald_jax.experiment import Config, ConfigError
 from bbald_jax.results import Line, ResultsError
 from bbald_jax.training import RECIPES
 
+
+class _FiniteRange(click.FloatRange):
+    """click lets NaN and infinity through any range."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
 _DEFAULT = Config()
 _POSITIVE = click.IntRange(min=1)
-_FRACTION = click.FloatRange(min=0, max=1, min_open=True)
+_FRACTION = _FiniteRange(min=0, max=1, min_open=True)
 
 
 class _Refused(click.ClickException):
@@ -33,7 +50,7 @@ class _Refused(click.ClickException):
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except (ConfigError, ResultsError, DatasetUnavailableError) as error:
+    except (ConfigError, ResultsError, DatasetFileError, DatasetUnavailableError) as error:
         raise _Refused(str(error)) from error
 
 
@@ -80,7 +97,7 @@ def _option(name: str, help: str, **kwargs: Any):
 @_option(
     "--noise",
     "Standard deviation of the noise on each copy's normalised pixels (repeated-mnist).",
-    type=click.FloatRange(min=0),
+    type=_FiniteRange(min=0),
 )
 @_option("--recipe", "How the network is trained.", type=click.Choice(list(RECIPES)))
 @_option("--seed", "Everything random comes from it.", type=click.IntRange(min=0, max=2**32 - 1))
@@ -97,7 +114,7 @@ def run(output_dir: Path | None, **options: Any) -> None:
     folder = output_dir or Path(
         "results", f"{config.dataset}-{config.acquisition}-seed{config.seed}"
     )
-    console = Console()
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     with _one_line_errors():
         is_there = results.open_folder(folder, vars(config), experiment.environment())
         lines = results.read_rounds(folder)
@@ -120,7 +137,7 @@ def _say_where_it_continues(
     now, then = experiment.environment(), results.read_environment(folder)
     if now != then:
         console.print(
-            f"[yellow]started with {then}, continued with {now}: the last bits may differ[/yellow]"
+            f"started with {then}, continued with {now}: the last bits may differ", style="yellow"
         )
     trial = next(t for t in range(config.num_trials) if not experiment.is_finished(lines, t))
     num_rounds = sum(line["trial"] == trial for line in lines)
@@ -161,7 +178,7 @@ def _run_with_progress(console: Console, config: Config, folder: Path, lines: li
 
 def _num_done(line: Line, rounds_a_trial: int) -> int:
     """Rounds that are over with this line; a trial's last round ends it, however early."""
-    rounds = line["round"] + 1 if line["indices"] else rounds_a_trial
+    rounds = rounds_a_trial if line["is_last"] else line["round"] + 1
     return line["trial"] * rounds_a_trial + rounds
 
 
@@ -189,7 +206,7 @@ def _finish(console: Console, config: Config, folder: Path) -> None:
         )
         results.write_table(folder, lines)  # the last file: where it is, all are
     files = "config.json, rounds.jsonl, rounds.csv, learning_curve.png, acquired.png"
-    console.print(f"{folder}: {files}", soft_wrap=True)
+    console.print(f"{folder}: {files}")
 
 
 @main.command()
@@ -220,7 +237,10 @@ def compare(folders: tuple[Path, ...], accuracies: tuple[float, ...], output: Pa
             results.read_config(Path(folder))
             if not lines:
                 raise ResultsError(f"{folder} has no finished round yet; run it first.")
-    report.draw_learning_curves(output, runs)
-    console = Console()
+    try:
+        report.draw_learning_curves(output, runs)
+    except (OSError, ValueError) as error:
+        raise _Refused(f"--output {output}: {error}") from error
+    console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(report.labels_needed_table(runs, accuracies))
     console.print(f"figure: {output}")

@@ -68,6 +68,10 @@ class Source(NamedTuple):
     std: float
 
 
+class DatasetFileError(ValueError):
+    """A file of a data set is there, but is not what it should be."""
+
+
 class DatasetUnavailableError(OSError):
     """A file of a data set is neither in `$BBALD_DATA_DIR` nor on any mirror that answers."""
 
@@ -245,7 +249,7 @@ def load_idx(source: Source) -> Dataset:
     for images_path, labels_path in (paths[:2], paths[2:]):
         images, labels = read_idx(images_path, ndim=3), read_idx(labels_path, ndim=1)
         if len(images) != len(labels):
-            raise ValueError(
+            raise DatasetFileError(
                 f"{images_path} holds {len(images)} images but {labels_path} holds "
                 f"{len(labels)} labels; replace both with the original files"
             )
@@ -275,16 +279,16 @@ def read_idx(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
     try:
         content = gzip.decompress(Path(path).read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a complete gzip file ({error}); {fix}") from error
+        raise DatasetFileError(f"{path} is not a complete gzip file ({error}); {fix}") from error
     if content[:4] != magic or len(content) < start:
-        raise ValueError(
+        raise DatasetFileError(
             f"{path} is not an IDX file of {ndim}-dimensional unsigned bytes: it must begin "
             f"with {magic.hex()} and {ndim} sizes, but begins with "
             f"{content[:4].hex() or 'nothing'} and holds {len(content)} bytes; {fix}"
         )
     shape = tuple(np.frombuffer(content, ">u4", ndim, offset=4).tolist())
     if len(content) - start != math.prod(shape):
-        raise ValueError(
+        raise DatasetFileError(
             f"{path} has the shape {shape} in its header, {math.prod(shape)} bytes, but holds "
             f"{len(content) - start}; {fix}"
         )
@@ -301,7 +305,7 @@ def _locate(source: Source, file: str, checksum: str) -> Path:
     # A FIPS build of Python refuses MD5 without `usedforsecurity=False`.
     actual = hashlib.new(algorithm, path.read_bytes(), usedforsecurity=False).hexdigest()
     if actual != expected:
-        raise ValueError(
+        raise DatasetFileError(
             f"{path} is not the original file: its {algorithm} is {actual}, expected {expected}; "
             "replace it, or delete it to have it downloaded"
         )

@@ -11,15 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bbald_jax import checkpoint, results
 from bbald_jax import loop as loops
-from bbald_jax import results
 from bbald_jax.acquisition import catalogue
-from bbald_jax.checkpoint import Checkpoints
 from bbald_jax.datasets import Dataset, load_dataset
 from bbald_jax.loop import Data, Loop, Round
 from bbald_jax.models import MLP, PaperCNN, flax_model
 from bbald_jax.pool import Labelled
-from bbald_jax.results import Line, ResultsError
+from bbald_jax.results import Line
 from bbald_jax.training import RECIPES, mc_dropout_learner
 from bbald_jax.typing import Key
 
@@ -79,7 +78,7 @@ def run(config: Config, folder: Path) -> Iterator[Line]:
 
     Raises:
       ConfigError: the data set cannot serve the configuration (before anything is run).
-      ResultsError: the folder is damaged.
+      ResultsError: `rounds.jsonl` is damaged.
     """
     dataset = load_dataset(
         config.dataset, num_repeats=config.num_repeats, noise=config.noise, seed=config.seed
@@ -104,40 +103,34 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
             num_classes=dataset.num_classes,
             initial_per_class=config.initial_per_class,
         )
-        with Checkpoints(folder / "checkpoints" / f"trial_{trial}") as checkpoints:
-            state = checkpoints.restore(state)
-            _drop_unsaved_rounds(folder, trial, int(state.round))
-            rounds = loops.run(
-                loop, state, data, num_rounds=config.num_rounds, target_correct=target_correct
-            )
-            for next_state, measured, seconds in rounds:
-                line = _line(trial, num_initial, measured, data, pool_indices)
-                line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
-                results.append_round(folder, line)
-                checkpoints.save(int(next_state.round), next_state)
-                yield line
+        checkpoints = folder / "checkpoints" / f"trial_{trial}"
+        # A line is written before its state is saved, so the state is the one to go on from, and
+        # lines beyond it (and the end of one that a kill cut short) are forgotten.
+        lines = results.read_rounds(folder)
+        num_lines = sum(line["trial"] == trial for line in lines)
+        state = checkpoint.restore(checkpoints, state, most_rounds=num_lines)
+        kept = (trial, int(state.round))
+        results.write_rounds(folder, [x for x in lines if (x["trial"], x["round"]) < kept])
+        rounds = loops.run(
+            loop, state, data, num_rounds=config.num_rounds, target_correct=target_correct
+        )
+        for next_state, measured, seconds in rounds:
+            line = _line(trial, num_initial, measured, data, pool_indices)
+            line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
+            results.append_round(folder, line)
+            checkpoint.save(checkpoints, int(next_state.round), next_state)
+            yield line
 
 
 def is_finished(lines: list[Line], trial: int) -> bool:
-    """Whether a trial has its last round: the one that acquires nothing."""
-    return any(line["trial"] == trial and not line["indices"] for line in lines)
-
-
-def _drop_unsaved_rounds(folder: Path, trial: int, num_saved: int) -> None:
-    """Forget the line of a round whose state was not saved: it is about to be run again."""
-    lines = results.read_rounds(folder)
-    kept = [line for line in lines if (line["trial"], line["round"]) < (trial, num_saved)]
-    if sum(line["trial"] == trial for line in kept) != num_saved:
-        raise ResultsError(
-            f"{folder / results.ROUNDS} lacks rounds of trial {trial} that its checkpoints have; "
-            "restore it, or give another --output-dir."
-        )
-    # Always: it also removes the end of a line that a kill cut short.
-    results.write_rounds(folder, kept)
+    """Whether a trial has its last round."""
+    return any(line["trial"] == trial and line["is_last"] for line in lines)
 
 
 def make_loop(config: Config, dataset: Dataset) -> Loop:
     """Network, recipe and acquisition function, the same for all trials."""
+    num_initial = config.initial_per_class * dataset.num_classes
+    most_labelled = num_initial + config.num_rounds * config.acquisition_size
     network = MLP if dataset.name == "digits" else PaperCNN
     return Loop(
         learner=mc_dropout_learner(
@@ -146,11 +139,7 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
         acquisition=catalogue(num_configurations=config.num_configurations)[config.acquisition],
         batch_size=config.acquisition_size,
         num_samples=config.num_samples,
-        capacity=min(
-            config.initial_per_class * dataset.num_classes
-            + config.num_rounds * config.acquisition_size,
-            len(dataset.y_train),
-        ),
+        capacity=max(1, min(most_labelled, len(dataset.y_train))),
     )
 
 
@@ -236,6 +225,7 @@ def _line(
         "num_test": num_test,
         "accuracy": num_correct / num_test,
         "nll": float(measured.evaluation.nll),
+        "is_last": measured.batch is None,
         "indices": [],
         "classes": [],
         "scores": [],

@@ -1,7 +1,9 @@
 """Drawing and tabulating results: learning curves, acquired points, labels needed."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,16 +17,18 @@ from bbald_jax.results import Line
 #: Quartiles over trials; each is one of the trials (inverted CDF), so a count stays a count.
 QUARTILES = (25, 50, 75)
 
+# More would be too small to see, and too slow to draw.
 _MAX_ROUNDS_DRAWN = 20
+_MAX_POINTS_DRAWN = 20
 _PARTS = ("fit", "predict", "select")
 
 
-def quartiles(values: Sequence[float] | Sequence[Sequence[float]]) -> np.ndarray:
-    """The quartiles over trials, by the inverted-CDF convention; infinity (never) is allowed."""
+def quartiles(values: Sequence[Any]) -> np.ndarray:
+    """The quartiles over trials (the first axis), inverted CDF; infinity (never) is allowed."""
     return np.percentile(np.asarray(values), QUARTILES, axis=0, method="inverted_cdf")
 
 
-def labels_needed(lines: list[Line], accuracy: float) -> list[float]:
+def labels_needed(lines: list[Line], accuracy: float) -> list[int | float]:
     """For each trial, the labels acquired until the test accuracy first reached `accuracy`.
 
     Counted in whole test points, the initial labels not counted, infinity where it never did.
@@ -36,7 +40,7 @@ def labels_needed(lines: list[Line], accuracy: float) -> list[float]:
                 for line in trial
                 if line["num_correct"] >= results.num_correct_for(accuracy, line["num_test"])
             ),
-            default=np.inf,
+            default=math.inf,
         )
         for trial in by_trial(lines)
     ]
@@ -58,11 +62,9 @@ def draw_learning_curves(path: Path, runs: dict[str, list[Line]]) -> None:
         acquired = sorted(
             set.intersection(*({line["num_acquired"] for line in trial} for trial in trials))
         )
-        accuracies = [
-            [line["accuracy"] for line in trial if line["num_acquired"] in acquired]
-            for trial in trials
-        ]
-        low, median, high = quartiles(accuracies)
+        # A round that could acquire nothing is followed by another with as many labels: the last.
+        accuracy_at = [{x["num_acquired"]: x["accuracy"] for x in trial} for trial in trials]
+        low, median, high = quartiles([[trial[n] for n in acquired] for trial in accuracy_at])
         label = name if len(trials) == 1 else f"{name} ({len(trials)} trials)"
         (curve,) = axes.plot(acquired, median, marker="o", markersize=3, label=label)
         if len(trials) > 1:
@@ -80,13 +82,15 @@ def draw_acquired(path: Path, lines: list[Line], images: np.ndarray, title: str)
 
     Args:
       path: of the PNG.
-      lines: the rounds of one trial; the first 20 that acquired something are drawn.
+      lines: the rounds of one trial; the first 20 that acquired something are drawn, and the
+        first 20 points of each.
       images: `[N, H, W, 1]`, into which the lines' indices point.
       title: above the picture.
     """
     rounds = [line for line in lines if line["indices"]]
     drawn = rounds[:_MAX_ROUNDS_DRAWN]
-    num_columns = max((len(line["indices"]) for line in drawn), default=1)
+    num_points = max((len(line["indices"]) for line in drawn), default=1)
+    num_columns = min(num_points, _MAX_POINTS_DRAWN)
     num_rows = max(len(drawn), 1)
     figure = Figure(figsize=(0.62 * num_columns + 1.2, 0.78 * num_rows + 0.6), layout="constrained")
     grid = figure.subplots(num_rows, num_columns, squeeze=False)
@@ -101,13 +105,21 @@ def draw_acquired(path: Path, lines: list[Line], images: np.ndarray, title: str)
             axes.set_title(label, fontsize=8, pad=2)
     if len(drawn) < len(rounds):
         title += f" (the first {len(drawn)} of {len(rounds)} rounds)"
+    if num_columns < num_points:
+        title += f" (the first {num_columns} of {num_points} points)"
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)
 
 
 def rounds_table(lines: list[Line]) -> Table:
     """One row a round."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(
+        title=f"{lines[0]['num_test']} test points; the first round's seconds include compilation",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     columns = ("trial", "round", "labels", "accuracy", "correct", "nll", "score")
     for name in (*columns, "fit s", "pred. s", "select s"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -118,7 +130,7 @@ def rounds_table(lines: list[Line]) -> Table:
             str(line["round"]),
             str(line["num_labelled"]),
             f"{line['accuracy']:.2%}",
-            f"{line['num_correct']}/{line['num_test']}",
+            str(line["num_correct"]),
             "-" if nll is None else f"{nll:.3f}",
             f"{scores[-1]:.3f}" if scores and scores[-1] is not None else "-",
             *(f"{line[f'seconds_{part}']:.1f}" for part in _PARTS),

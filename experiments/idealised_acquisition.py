@@ -61,13 +61,14 @@ def main() -> None:
 
     figure = Figure(figsize=(10, 4.9), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    shades = []
     for axes, (name, batch) in zip(panels, batches.items(), strict=True):
         indices = np.asarray(batch.indices)
         worth = bb.estimate_joint_mutual_information(
             keys[3], fresh[indices], num_configurations=10_000
         )
         print(f"{name:>9}: {worth:.3f} nats on fresh samples; points {indices.tolist()}")
-        shade = axes.pcolormesh(side, side, scores, cmap="Blues", shading="gouraud", vmin=0)
+        shades.append(axes.pcolormesh(side, side, scores, cmap="Blues", shading="gouraud", vmin=0))
         axes.scatter(*pool.T, s=6, color="0.35", label="pool")
         for label, marker in enumerate("os^"):
             axes.scatter(
@@ -77,7 +78,9 @@ def main() -> None:
         axes.set_title(f"{name}: {worth:.2f} nats about the parameters")
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.colorbar(shade, ax=panels, label="mutual information of one label (BALD score), nats")
+    figure.colorbar(
+        shades[0], ax=panels, label="mutual information of one label (BALD score), nats"
+    )
     figure.savefig(OUTPUT, dpi=110)
 
 

@@ -1,0 +1,464 @@
+"""Experiments on disk: interrupted anywhere, they continue to the same lines, bit for bit."""
+
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from click.testing import CliRunner
+
+from bbald_jax import cli, datasets, experiment, report, results
+from bbald_jax.datasets import Dataset
+from bbald_jax.experiment import Config, ConfigError
+from bbald_jax.results import Line
+from bbald_jax.training import Learner
+
+CONFIG = Config(acquisition_size=3, num_samples=5, num_configurations=50, num_rounds=5)
+NUM_LINES = CONFIG.num_rounds + 1
+
+
+def options(config: Config = CONFIG) -> list[str]:
+    """The command line of a configuration: `run` and what is not a default."""
+    changed = {name: value for name, value in vars(config).items() if value != vars(Config())[name]}
+    return ["run", *(f"--{name.replace('_', '-')}={value}" for name, value in changed.items())]
+
+
+def open_folder(folder: Path, config: Config = CONFIG) -> bool:
+    return results.open_folder(folder, vars(config), experiment.environment())
+
+
+def run(folder: Path, config: Config = CONFIG, num_lines: int | None = None) -> list[Line]:
+    """Run to the end, or stop after so many lines; all lines of the folder, without seconds."""
+    open_folder(folder, config)
+    rounds = experiment.run(config, folder)
+    for _ in itertools.islice(rounds, num_lines):
+        pass
+    rounds.close()  # type: ignore[attr-defined]
+    return lines_of(folder)
+
+
+def lines_of(folder: Path) -> list[Line]:
+    return [without_seconds(line) for line in results.read_rounds(folder)]
+
+
+def without_seconds(line: Line) -> Line:
+    assert sum(name.startswith("seconds_") for name in line) == 3
+    return {name: value for name, value in line.items() if not name.startswith("seconds_")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """Runs that differ in nothing that is compiled share the jitted functions of one `Loop`."""
+    loops = {}
+    make_loop = experiment.make_loop
+
+    def make_loop_once(config: Config, dataset: Dataset):
+        key = dataclasses.replace(config, seed=0, num_trials=1, target_accuracy=None)
+        if key not in loops:
+            loops[key] = make_loop(config, dataset)
+        return loops[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "make_loop", make_loop_once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return datasets.load_digits()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("finished") / "results"
+    run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(finished: Path) -> list[Line]:
+    return lines_of(finished)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results folder of a run that was stopped after three rounds."""
+    folder = tmp_path_factory.mktemp("interrupted") / "results"
+    assert len(run(folder, num_lines=3)) == 3
+    return folder
+
+
+@pytest.fixture
+def damaged(interrupted: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return shutil.copytree(interrupted, tmp_path / "damaged")
+
+
+def test_the_lines_of_a_run(expected: list[Line], digits: Dataset):
+    assert [line["round"] for line in expected] == list(range(NUM_LINES))
+    assert [line["num_labelled"] for line in expected] == [20, 23, 26, 29, 32, 35]
+    assert [line["num_acquired"] for line in expected] == [0, 3, 6, 9, 12, 15]
+    for line in expected:
+        assert line["trial"] == 0
+        assert line["num_test"] == len(digits.y_test)
+        assert line["accuracy"] == line["num_correct"] / line["num_test"]
+        lengths = {len(line[name]) for name in ("indices", "classes", "scores", "gains")}
+        assert lengths == {0 if line["round"] == CONFIG.num_rounds else 3}
+    assert expected[-1]["accuracy"] > 0.5
+    assert len({line["nll"] for line in expected}) == NUM_LINES
+
+
+def test_indices_are_those_of_the_data_set(expected: list[Line], digits: Dataset):
+    indices = [i for line in expected for i in line["indices"]]
+    classes = [c for line in expected for c in line["classes"]]
+    assert digits.y_train[indices].tolist() == classes
+    assert len(set(indices)) == len(indices) == 15
+    split = experiment.split(CONFIG, digits, trial=0)
+    assert set(indices) <= set(split.pool.tolist())
+    assert not set(indices) & set(split.validation.tolist())
+
+
+def test_the_arrays_of_a_run_are_the_points_of_the_split(digits: Dataset):
+    pool, validation = experiment.split(CONFIG, digits, trial=0)
+    data = experiment._gather(digits, pool, validation)
+    for array, there in (
+        (data.x, digits.x_train[pool]),
+        (data.y, digits.y_train[pool]),
+        (data.validation.x, digits.x_train[validation]),
+        (data.validation.y, digits.y_train[validation]),
+        (data.x_test, digits.x_test),
+        (data.y_test, digits.y_test),
+    ):
+        np.testing.assert_array_equal(array, there)
+    assert data.validation.num_examples == len(validation)
+
+
+def add_a_line_that_was_not_saved(folder: Path) -> None:
+    line = results.read_rounds(folder)[-1]
+    results.append_round(folder, {**line, "round": 3, "num_correct": 0, "indices": [0, 1, 2]})
+
+
+def add_a_line_cut_short(folder: Path) -> None:
+    with open(folder / results.ROUNDS, "a") as file:
+        file.write('{"trial": 0, "round": 3, "num_la')
+
+
+def leave_temporary_files(folder: Path) -> None:
+    (folder / "rounds.jsonl.tmp").write_text("half a li")
+    (folder / "checkpoints" / "trial_0" / "4.orbax-checkpoint-tmp" / "default").mkdir(parents=True)
+
+
+def delete_the_last_line(folder: Path) -> None:
+    results.write_rounds(folder, results.read_rounds(folder)[:-1])
+
+
+def delete_all_but_the_first_line(folder: Path) -> None:
+    results.write_rounds(folder, results.read_rounds(folder)[:1])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: None,
+        add_a_line_that_was_not_saved,
+        add_a_line_cut_short,
+        leave_temporary_files,
+        delete_the_last_line,
+        delete_all_but_the_first_line,  # what the message about a damaged line says to do
+    ],
+)
+def test_an_interrupted_run_continues(
+    damaged: Path, damage: Callable[[Path], None], expected: list[Line]
+):
+    damage(damaged)
+    assert run(damaged) == expected
+
+
+def test_a_finished_run_without_its_last_line_runs_that_round(
+    finished: Path, tmp_path: Path, expected: list[Line]
+):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    delete_the_last_line(folder)
+    assert run(folder) == expected
+
+
+def test_only_the_rounds_that_are_left_are_run(damaged: Path, expected: list[Line]):
+    assert open_folder(damaged)
+    left = list(experiment.run(CONFIG, damaged))
+    assert [without_seconds(line) for line in left] == expected[3:]
+    assert list(experiment.run(CONFIG, damaged)) == []
+
+
+def test_a_continued_run_is_compiled_like_a_new_one(damaged: Path, tmp_path: Path):
+    # Else the trials after the one that is continued would compile everything again.
+    run(tmp_path / "new", num_lines=1)
+    before = len(toy.COMPILED)
+    run(damaged, num_lines=1)
+    assert not any("fit" in name or "ask" in name for name in toy.COMPILED[before:])
+
+
+def test_each_line_is_on_disk_when_it_is_yielded(tmp_path: Path):
+    open_folder(tmp_path)
+    for line in itertools.islice(experiment.run(CONFIG, tmp_path), 2):
+        assert results.read_rounds(tmp_path)[-1] == line
+
+
+def test_trials_are_independent_and_continue(tmp_path: Path, expected: list[Line]):
+    config = dataclasses.replace(CONFIG, num_trials=2)
+    assert len(run(tmp_path, config, num_lines=NUM_LINES + 2)) == NUM_LINES + 2
+    assert not experiment.is_finished(results.read_rounds(tmp_path), 1)
+    lines = run(tmp_path, config)
+    assert [(line["trial"], line["round"]) for line in lines] == list(
+        itertools.product(range(2), range(NUM_LINES))
+    )
+    assert lines[:NUM_LINES] == expected
+    assert lines[NUM_LINES]["nll"] != expected[0]["nll"]
+    assert lines[NUM_LINES]["indices"] != expected[0]["indices"]
+
+
+def test_the_seed_decides(tmp_path: Path, expected: list[Line]):
+    config = dataclasses.replace(CONFIG, seed=1)
+    (first,) = run(tmp_path, config, num_lines=1)
+    assert first["nll"] != expected[0]["nll"]
+    assert first["indices"] != expected[0]["indices"]
+
+
+def test_the_target_ends_a_trial(tmp_path: Path, expected: list[Line]):
+    counts = [line["num_correct"] for line in expected]
+    # A round in between that is better than all before it.
+    last = next(i for i in range(1, NUM_LINES - 1) if counts[i] > max(counts[:i]))
+    config = dataclasses.replace(CONFIG, target_accuracy=expected[last]["accuracy"])
+    lines = run(tmp_path, config)
+    nothing = {"is_last": True, "indices": [], "classes": [], "scores": [], "gains": []}
+    assert lines == [*expected[:last], expected[last] | nothing]
+    assert experiment.is_finished(results.read_rounds(tmp_path), 0)
+    assert run(tmp_path, config) == lines
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """An experiment whose learner predicts what is not a number."""
+
+    def sample(key: Any, state: None, x: Any, num_samples: int) -> Any:
+        return jnp.full((len(x), num_samples, 10), jnp.nan)
+
+    make_loop = experiment.make_loop
+    learner = Learner(lambda key, x: None, lambda *_: None, sample)
+    monkeypatch.setattr(
+        experiment, "make_loop", lambda *args: make_loop(*args)._replace(learner=learner)
+    )
+    return dataclasses.replace(CONFIG, num_rounds=2)
+
+
+def test_a_run_that_acquired_nothing_in_a_round_continues(tmp_path: Path, broken: Config):
+    whole = run(tmp_path / "whole", broken)
+    assert whole[0]["nll"] is None
+    assert whole[-1]["num_acquired"] == 0
+    run(tmp_path / "interrupted", broken, num_lines=1)
+    assert run(tmp_path / "interrupted", broken) == whole
+
+
+def test_a_run_that_acquired_nothing_in_a_round_is_drawn(tmp_path: Path, broken: Config):
+    lines = run(tmp_path / "results", broken)
+    report.draw_learning_curves(tmp_path / "curves.png", {"broken": lines})
+
+
+def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def test_the_command_line_reports_a_finished_run_and_leaves_it_alone(
+    finished: Path, tmp_path: Path
+):
+    folder = shutil.copytree(finished, tmp_path / "results")
+    command = [*options(), f"--output-dir={folder}"]
+    first = CliRunner().invoke(cli.main, command)
+    assert first.exit_code == 0
+    before = files(folder)
+    assert {"rounds.csv", "learning_curve.png", "acquired.png"} <= {path.name for path in before}
+    second = CliRunner().invoke(cli.main, command)
+    assert second.exit_code == 0
+    assert "is finished" in " ".join(second.output.split())
+    assert files(folder) == before
+
+
+def test_the_command_line_says_that_it_continues(damaged: Path, expected: list[Line]):
+    result = CliRunner().invoke(cli.main, [*options(), f"--output-dir={damaged}"])
+    assert result.exit_code == 0, result.output
+    assert "continuing" in result.output
+    assert "after 3 finished rounds" in " ".join(result.output.split())
+    assert lines_of(damaged) == expected
+
+
+def test_another_configuration_is_refused(finished: Path):
+    before = files(finished)
+    config = dataclasses.replace(CONFIG, acquisition="bald")
+    result = CliRunner().invoke(cli.main, [*options(config), f"--output-dir={finished}"])
+    assert result.exit_code == 2
+    assert "acquisition is 'batchbald' there and 'bald' now" in " ".join(result.output.split())
+    assert files(finished) == before
+
+
+def start(folder: Path, cache: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bbald_jax", *options(), f"--output-dir={folder}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            **os.environ,
+            # The runs that are killed compile once among them; `expected` compiled for itself.
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        },
+    )
+
+
+def kill_when(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not is_time():
+        assert process.poll() is None, f"it ended before it was killed:\n{process.communicate()[0]}"
+        assert time.monotonic() < deadline, "waited for too long"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_run_continues_to_the_same_lines(tmp_path: Path, expected: list[Line]):
+    folder = tmp_path / "results"
+    saved = folder / "checkpoints" / "trial_0"
+
+    def num_lines() -> int:
+        return len(results.read_rounds(folder))
+
+    def steps() -> list[Path]:
+        return list(saved.glob("*")) if saved.exists() else []
+
+    def kill(is_time: Callable[[], bool]) -> None:
+        kill_when(start(folder, tmp_path / "cache"), is_time)
+
+    # A line is written, its state is not.
+    kill(lambda: num_lines() >= 1)
+    assert 1 <= num_lines() < NUM_LINES
+    # While a state is being saved.
+    kill(lambda: num_lines() >= 2 and any("tmp" in step.name for step in steps()))
+    assert 2 <= num_lines() < NUM_LINES
+    # A state was saved.
+    newest = max((int(step.name) for step in steps() if step.name.isdecimal()), default=0)
+    kill(lambda: (saved / str(newest + 1)).exists())
+    assert newest + 1 <= num_lines() < NUM_LINES
+
+    last = start(folder, tmp_path / "cache")
+    output, _ = last.communicate(timeout=120)
+    assert last.returncode == 0, output
+    assert "continuing" in output
+    assert lines_of(folder) == expected
+    assert {"rounds.csv", "learning_curve.png", "acquired.png"} <= set(os.listdir(folder))
+
+
+REPEATS = 3
+
+
+@pytest.fixture(scope="module")
+def repeated(digits: Dataset) -> Dataset:
+    return datasets.repeat(digits, num_repeats=REPEATS, noise=0.1, seed=0)
+
+
+@pytest.mark.parametrize("pool_size", [None, 300])
+def test_repeated_images_go_into_the_pool_with_all_their_copies(repeated: Dataset, pool_size: int):
+    num_images = len(repeated.y_train) // REPEATS
+    split = experiment.split(dataclasses.replace(CONFIG, pool_size=pool_size), repeated, trial=0)
+    images, counts = np.unique(split.pool % num_images, return_counts=True)
+    assert set(counts) == {REPEATS}
+    assert len(set(split.pool.tolist())) == len(split.pool) == REPEATS * len(images)
+    assert len(split.pool) == (pool_size or REPEATS * (num_images - 200))
+    # Copies of validation images are in no pool: they would tell what stops the training.
+    assert len(set((split.validation % num_images).tolist())) == len(split.validation) == 200
+    assert not set(images) & set(split.validation % num_images)
+
+
+def test_the_split_comes_from_seed_and_trial(digits: Dataset):
+    config = dataclasses.replace(CONFIG, pool_size=100)
+    pools = [
+        experiment.split(dataclasses.replace(config, seed=seed), digits, trial).pool.tolist()
+        for seed, trial in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
+    assert pools[0] == pools[1]
+    assert len(set(map(tuple, pools))) == 3
+    assert all(len(set(pool)) == 100 for pool in pools)
+
+
+def test_a_smaller_pool_keeps_the_validation_set(digits: Dataset):
+    small, whole = (
+        experiment.split(dataclasses.replace(CONFIG, pool_size=size), digits, trial=0)
+        for size in (100, None)
+    )
+    assert small.validation.tolist() == whole.validation.tolist()
+    assert set(small.pool) < set(whole.pool)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "changes", "message"),
+    [
+        (1, {"pool_size": 1001}, "--pool-size 1001: digits has 1000 points for the pool"),
+        (1, {"pool_size": 20, "initial_per_class": 9}, "--initial-per-class 9: the pool of 20"),
+        (1, {"initial_per_class": 500}, "--initial-per-class 500: the pool of 1000"),
+        (3, {"pool_size": 3003}, "--pool-size 3003: repeated-digits has 3000 points"),
+        (3, {"pool_size": 301}, "all 3 copies of each; take a multiple, such as 300."),
+        (3, {"pool_size": 2}, "all 3 copies of each; take a multiple, such as 3."),
+    ],
+)
+def test_what_the_data_set_cannot_serve_is_refused(
+    digits: Dataset, repeated: Dataset, repeats: int, changes: dict, message: str
+):
+    config = dataclasses.replace(CONFIG, **changes)
+    with pytest.raises(ConfigError) as caught:
+        experiment.split(config, repeated if repeats > 1 else digits, trial=0)
+    assert message in str(caught.value)
+
+
+def test_the_whole_pool_is_the_largest(digits: Dataset):
+    config = dataclasses.replace(CONFIG, pool_size=1000)
+    assert len(experiment.split(config, digits, trial=0).pool) == 1000
+
+
+def test_the_last_trial_is_checked_before_the_first_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def split(config: Config, dataset: Dataset, trial: int):
+        if trial == 1:
+            raise ConfigError("trial 1 cannot be served")
+
+    monkeypatch.setattr(experiment, "split", split)
+    open_folder(tmp_path)
+    with pytest.raises(ConfigError, match="trial 1"):
+        experiment.run(dataclasses.replace(CONFIG, num_trials=2), tmp_path)
+    assert lines_of(tmp_path) == []
+
+
+def test_no_labels_and_no_rounds_are_one_evaluation(tmp_path: Path):
+    (line,) = run(tmp_path, dataclasses.replace(CONFIG, initial_per_class=0, num_rounds=0))
+    assert line["num_labelled"] == 0
+    assert line["indices"] == []
+
+
+def test_the_configuration_and_the_versions_are_on_disk(finished: Path):
+    content = json.loads((finished / "config.json").read_text())
+    assert content["config"] == dataclasses.asdict(CONFIG)
+    assert {"python", "jax", "flax", "optax", "numpy"} <= set(content["versions"])
+    assert content["device"]

@@ -1,0 +1,175 @@
+"""Which way imports run, what `import bbald_jax` loads, and the command line without its extra."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bbald_jax as bb
+
+LIBRARY = Path(bb.__file__).parent
+
+#: A file may import the files before it, never those after it.
+ORDER = (
+    "typing",
+    "validation",
+    "entropy",
+    "configurations",
+    "joint",
+    "selection",
+    "batchbald",
+    "acquisition",
+    "pool",
+    "models",
+    "posterior",
+    "training",
+    "loop",
+    "datasets",
+    "checkpoint",
+    "results",
+    "experiment",
+    "report",
+    "cli",
+    "__main__",
+)
+SCORING = ORDER[: ORDER.index("acquisition") + 1]
+FILES = sorted(path.stem for path in LIBRARY.glob("*.py") if path.stem != "__init__")
+
+
+def imports(file: str) -> Iterator[tuple[str, int]]:
+    """Dotted names that a file imports, wherever in the file, and the lines they are on."""
+    for node in ast.walk(ast.parse((LIBRARY / f"{file}.py").read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}.py line {node.lineno}: write the import in full"
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_every_file_has_its_place_in_the_order():
+    assert set(FILES) == set(ORDER), "put new files into ORDER, between what they use and their use"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_run_one_way(file: str):
+    allowed = ORDER[: ORDER.index(file)]
+    for name, line in imports(file):
+        package, _, rest = name.partition(".")
+        if package == "bbald_jax":
+            module = rest.partition(".")[0]
+            assert module in allowed, f"{file}.py line {line} imports {name}, which is not above it"
+
+
+@pytest.mark.parametrize("file", SCORING)
+def test_the_scoring_half_knows_arrays_only(file: str):
+    packages = {name.partition(".")[0] for name, _ in imports(file)} - set(sys.stdlib_module_names)
+    assert packages <= {"bbald_jax", "jax", "jaxtyping", "chex", "numpy"}
+
+
+def test_scoring_loads_neither_flax_nor_optax():
+    code = """
+import sys
+import jax
+import bbald_jax as bb
+
+for name in set(dir(bb)) - set(bb._LAZY):
+    getattr(bb, name)
+key, log_probs = jax.random.key(0), bb.from_probs([[[0.5, 0.5], [0.9, 0.1]]] * 3)
+bb.joint_entropy(log_probs)
+bb.estimate_joint_mutual_information(key, log_probs, num_configurations=4)
+for acquisition in bb.catalogue(num_configurations=4).values():
+    available = log_probs[:, 0, 0] < 0
+    acquisition.select(
+        key, bb.Inputs(log_probs), batch_size=2, available=available, pending=None
+    )
+extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich"}
+print(sorted(extra & set(sys.modules)))
+"""
+    result = run_python(code)
+    assert (result.stdout, result.returncode) == ("[]\n", 0), result.stderr
+
+
+@pytest.mark.parametrize("name", bb._LAZY)
+def test_lazy_names_resolve(name: str):
+    module = importlib.import_module(f"bbald_jax.{bb._LAZY[name]}")
+    expected = module if name == bb._LAZY[name] else vars(module)[name]
+    assert getattr(bb, name) is expected
+    assert name in dir(bb)
+
+
+def test_type_checkers_see_the_same_lazy_names():
+    tree = ast.parse((LIBRARY / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(block.test) == "TYPE_CHECKING"
+    seen = {
+        alias.asname: (node.module or "").removeprefix("bbald_jax").removeprefix(".") or alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == bb._LAZY
+
+
+def test_an_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'bbald_jax' has no attribute 'select_bold'"):
+        bb.select_bold  # noqa: B018
+
+
+def public_functions() -> dict[str, object]:
+    values = {name: getattr(bb, name) for name in dir(bb) if not name.startswith("_")}
+    here = {name: value for name, value in values.items() if callable(value)}
+    return {name: value for name, value in here.items() if "bbald_jax" in str(value.__module__)}
+
+
+def test_public_names_are_documented():
+    documented = {name: inspect.getdoc(value) or "" for name, value in public_functions().items()}
+    assert len(documented) > 15
+    # A NamedTuple without a docstring gets its signature as one.
+    poor = [name for name, doc in documented.items() if not doc or doc.startswith(f"{name}(")]
+    assert not poor
+
+
+def test_no_module_bears_the_name_of_a_public_function():
+    assert not set(FILES) & set(public_functions())
+
+
+BLOCK = """
+import runpy, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+blocked, *sys.argv = sys.argv[1:]
+sys.meta_path.insert(0, Blocker())
+runpy.run_module("bbald_jax", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("missing", ["click", "rich", "matplotlib", "orbax"])
+def test_without_the_extra_one_line_names_it(missing: str):
+    result = run_python(BLOCK, missing, "bbald", "--help")
+    assert result.returncode != 0
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert missing in line
+    assert "bbald_jax[experiments]" in line
+
+
+def test_without_scikit_learn_one_line_names_the_extra(tmp_path: Path):
+    folder = str(tmp_path / "results")
+    result = run_python(BLOCK, "sklearn", "bbald", "run", "--output-dir", folder)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    assert "bbald_jax[experiments]" in result.stderr.splitlines()[-1]

@@ -2,6 +2,8 @@
 
 import sys
 
+_EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "sklearn", "tqdm")
+
 
 def main() -> None:
     """Start the command line."""
@@ -10,6 +12,8 @@ def main() -> None:
 
         command_line(prog_name="bbald")
     except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in _EXTRA:
+            raise
         sys.exit(f'bbald: no module {error.name!r}; run: pip install "bbald_jax[experiments]"')
 
 

@@ -347,5 +347,6 @@ def _import_extra(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"this data set needs {module.partition('.')[0]}; install it with: "
-            "pip install 'bbald_jax[experiments]'"
+            "pip install 'bbald_jax[experiments]'",
+            name=module,
         ) from error

@@ -109,6 +109,8 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
         lines = results.read_rounds(folder)
         num_lines = sum(line["trial"] == trial for line in lines)
         state = checkpoint.restore(checkpoints, state, most_rounds=num_lines)
+        # New or restored, on the same terms: else jit compiles for each.
+        state = jax.device_put(state, jax.devices()[0])
         kept = (trial, int(state.round))
         results.write_rounds(folder, [x for x in lines if (x["trial"], x["round"]) < kept])
         rounds = loops.run(
@@ -118,7 +120,8 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
             line = _line(trial, num_initial, measured, data, pool_indices)
             line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
             results.append_round(folder, line)
-            checkpoint.save(checkpoints, int(next_state.round), next_state)
+            if measured.batch is not None:  # else the state is the one that is saved already
+                checkpoint.save(checkpoints, int(next_state.round), next_state)
             yield line
 
 

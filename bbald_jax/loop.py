@@ -169,13 +169,13 @@ def predict(loop: Loop, state: LoopState, learned: Any, data: Data) -> Inputs:
 
 @partial(jax.jit, static_argnums=0)
 def ask(loop: Loop, state: LoopState, inputs: Inputs) -> tuple[LoopState, CandidateBatch]:
-    """Choose a batch and mark it as pending. Points that are pending already are not asked for."""
+    """Choose a batch, given the points that are pending already, and mark it as pending too."""
     batch = loop.acquisition.select(
         _round_key(state, "select"),
         inputs,
         batch_size=loop.batch_size,
         available=pools.available(state.pool),
-        pending=None,
+        pending=pools.pending_indices(state.pool, capacity=loop.capacity),
     )
     return state._replace(pool=pools.ask(state.pool, batch.indices)), batch
 
@@ -216,8 +216,19 @@ def run(
 
     Yields:
       After every round: the new state (whoever saves it can continue the run), the `Round`, and
-      its `Seconds`.
+      its `Seconds`. The last round leaves the state as it was, so that a later call with a larger
+      `num_rounds` goes on from it.
+
+    Raises:
+      ValueError: `loop.capacity` is too small for all the labels of the run.
     """
+    labels = int(pools.num_labelled(state.pool))
+    labels += (num_rounds - int(state.round)) * loop.batch_size
+    if min(labels, len(data.y)) > loop.capacity:
+        raise ValueError(
+            f"loop.capacity: {loop.capacity} is too small for this run, which labels up to "
+            f"{min(labels, len(data.y))} points; raise it"
+        )
     while int(state.round) <= num_rounds:
         index, num_labelled = state.round, pools.num_labelled(state.pool)
         clock = [time.perf_counter()]
@@ -232,15 +243,15 @@ def run(
         inputs = None if is_last else predict(loop, state, learned, data)
         jax.block_until_ready(inputs)
         clock.append(time.perf_counter())
-        if inputs is None:
-            batch = None
-            state = state._replace(round=jnp.int32(num_rounds + 1))
-        else:
+        batch = None
+        if inputs is not None:
             state, batch = jax.block_until_ready(ask(loop, state, inputs))
             state = tell(state, batch.indices, oracle(data, batch.indices))
         clock.append(time.perf_counter())
         seconds = Seconds(*(end - start for start, end in pairwise(clock)))
         yield state, Round(index, num_labelled, evaluation, batch), seconds
+        if is_last:
+            return
 
 
 _PURPOSES = ("init", "fit", "evaluate", "predict", "select")

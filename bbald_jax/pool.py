@@ -59,11 +59,20 @@ def ask(pool: Pool, indices: Int[Array, "B"]) -> Pool:
 
 
 def tell(pool: Pool, indices: Int[Array, "B"], labels: Int[Array, "B"]) -> Pool:
-    """Write the labels of points and mark them as labelled."""
+    """Write the labels of points and mark them as labelled.
+
+    A label below zero is none: its point stays as it is.
+    """
+    indices = jnp.where(labels < 0, -1, indices)
     return Pool(
         status=_set(pool.status, indices, jnp.int8(LABELLED)),
         labels=_set(pool.labels, indices, labels.astype(jnp.int32)),
     )
+
+
+def pending_indices(pool: Pool, *, capacity: int) -> Int[Array, "capacity"]:
+    """Indices of the pending points, in order, padded with -1 to a static capacity."""
+    return jnp.nonzero(pool.status == PENDING, size=capacity, fill_value=-1)[0].astype(jnp.int32)
 
 
 @jax.jit

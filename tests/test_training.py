@@ -122,7 +122,7 @@ def test_the_padding_is_not_read(learner: Learner, initial):
 
 def test_padding_of_the_validation_set_is_not_counted(initial):
     # The first nine can never be right, so the first epoch is the best; the others get better.
-    recipe = toy.RECIPE._replace(steps_per_epoch=1, max_epochs=20)
+    recipe = toy.RECIPE._replace(steps_per_epoch=1, max_epochs=20, patience=20)
     learner = mc_dropout_learner(toy.mlp(), recipe)
     examples = toy.labelled(*toy.blobs(1, 40))
     x, y = toy.blobs(2, 30)

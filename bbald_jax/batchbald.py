@@ -1,18 +1,58 @@
 """BatchBALD: the greedy batch of highest joint mutual information."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
-from bbald_jax.configurations import Configurations, branch, extend, gains, remaining_entropy, root
+from bbald_jax.certificate import CERTIFICATE_TOLERANCE, certify, effective_configurations
+from bbald_jax.configurations import (
+    Configurations,
+    branch,
+    candidates,
+    extend,
+    remaining_entropy,
+    root,
+)
+from bbald_jax.search import best_gains
 from bbald_jax.selection import first_mentions, invalid_points, without_pending
-from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
+from bbald_jax.typing import (
+    Available,
+    BatchBALDDiagnostics,
+    CandidateBatch,
+    Key,
+    LogProbs,
+    Pending,
+)
 from bbald_jax.validation import assert_available, assert_log_probs, assert_positive
 
 
-@partial(jax.jit, static_argnames=("batch_size", "num_configurations"))
+class _Slot(NamedTuple):
+    """One acquired point, as it goes into the batch."""
+
+    point: Int[Array, ""]
+    score: Float[Array, ""]
+    gain: Float[Array, ""]
+    is_exact: Bool[Array, ""]
+    remaining_entropy: Float[Array, ""]
+    upper_gains: Float[Array, "B"]
+    work: Float[Array, ""]
+    num_nodes: Int[Array, ""]
+
+
+class _State(NamedTuple):
+    """What one acquisition hands to the next."""
+
+    tree: Configurations
+    available: Available
+    remaining: Float[Array, ""]
+    hint: Float[Array, "N"]
+
+
+@partial(jax.jit, static_argnames=("batch_size", "num_configurations", "use_bounds"))
 def select_batchbald(
     key: Key,
     log_probs: LogProbs,
@@ -21,6 +61,7 @@ def select_batchbald(
     num_configurations: int = 10_000,
     available: Available | None = None,
     pending: Pending | None = None,
+    use_bounds: bool = True,
 ) -> CandidateBatch:
     """BatchBALD: B points whose *joint* labels tell most about the parameters, chosen greedily.
 
@@ -39,13 +80,17 @@ def select_batchbald(
       available: `[N]` bool, the points to choose from; all of them by default.
       pending: `[P]`, indices of points chosen earlier whose labels are still out, padded with -1.
         The batch is conditional on them, and they are not returned.
+      use_bounds: False evaluates every candidate on every configuration (static): the same batch,
+        for many times the work; to measure what the bounds save.
 
     Returns:
       B slots, in order of acquisition. `scores[i]` is I[y_{n_0}, ..., y_{n_i}; w | y_pending] in
       nats, at most log K; `gains[i]` what point i added. Gains are computed in float32 as
       differences of entropies, with an error of about 1e-6 nats. Equal gains go to the lowest
       index. Points with NaN are left out and counted in `diagnostics.num_invalid`.
-      Memory beside the input: about 3 M (K + C) floats. Time: O(B N M K C).
+      `diagnostics` is `BatchBALDDiagnostics`: a certificate, what remains unknown, the work.
+      Memory beside the input: about N K (C + 1) + M (4 (K + C) + 128) floats. Time: O(B N M K C)
+      times `work_fraction`.
 
     Raises:
       ValueError: `batch_size` or `num_configurations` below 1 (at trace time).
@@ -61,55 +106,81 @@ def select_batchbald(
     # Two streams, so that the thinning of pending points and of chosen ones share no key.
     pending_key, batch_key = jax.random.split(key)
 
+    def join(tree: Configurations, step_key: Key, index) -> tuple[Configurations, Array]:
+        """The tree with one more point, and the entropy that then remains."""
+        children = branch(tree, log_probs[index])
+        return extend(step_key, tree, log_probs[index], children), remaining_entropy(children)
+
     # No more nodes than there can ever be.
-    num_joint = batch_size + pending.size
-    capacity = min(num_configurations, num_classes**num_joint)
+    capacity = min(num_configurations, num_classes ** (batch_size + pending.size))
     tree = root(num_samples, capacity, log_probs.dtype)
-
-    def condition(tree: Configurations, step):
-        step_key, index, is_first = step
+    if pending.size:
         # A label that is not a number tells nothing: such a point is left out here too.
-        is_usable = is_first & ~is_invalid[index]
-        point = log_probs[index]
-        return lax.cond(
-            is_usable, lambda: extend(step_key, tree, point, branch(tree, point)), lambda: tree
-        ), None
+        is_usable = first_mentions(pending, num_points) & ~is_invalid[pending]
+        conditions = pending[jnp.nonzero(is_usable, size=pending.size, fill_value=0)[0]]
 
-    steps = (
-        jax.random.split(pending_key, pending.size),
-        pending,
-        first_mentions(pending, num_points),
-    )
-    if pending.size:  # an empty scan does not work without jit
-        tree, _ = lax.scan(condition, tree, steps)
+        def condition(i, tree: Configurations) -> Configurations:
+            return join(tree, jax.random.fold_in(pending_key, i), conditions[i])[0]
+
+        tree = lax.fori_loop(0, jnp.sum(is_usable), condition, tree)
     prior_entropy = remaining_entropy(tree)
+    pool = candidates(log_probs)
 
-    def acquire(carry, step_key):
-        tree, available, score = carry
-        all_gains = jnp.where(available, gains(tree, log_probs), -jnp.inf)
-        index = jnp.argmax(all_gains)
-        is_found = available[index]
-
-        def add():
-            children = branch(tree, log_probs[index])
-            after = prior_entropy - remaining_entropy(children)
-            return extend(step_key, tree, log_probs[index], children), after
-
-        next_tree, score = lax.cond(is_found, add, lambda: (tree, score))
-        slot = (
-            jnp.where(is_found, index, -1).astype(jnp.int32),
-            score,
-            jnp.where(is_found, all_gains[index], 0),
-            tree.is_exact,
+    def step(state: _State, inputs):
+        """Add the point of the best gain; after the last one, only look at what is left."""
+        step_key, num_chosen = inputs
+        is_over = num_chosen == batch_size
+        score = prior_entropy - state.remaining
+        best = best_gains(
+            state.tree,
+            pool,
+            state.available,
+            num_best=batch_size,
+            # The certificate needs the first and the last B gains, the choice only the best one.
+            num_wanted=jnp.where(is_over | (num_chosen == 0), batch_size, 1),
+            tolerance=jnp.where(is_over, CERTIFICATE_TOLERANCE * score / batch_size, 0),
+            hint=state.hint,
+            use_bounds=use_bounds,
         )
-        return (next_tree, available.at[index].set(False), score), slot
+        index = best.indices[0]
+        is_found = (best.gains[0] > -jnp.inf) & ~is_over
+        tree, remaining = lax.cond(
+            is_found,
+            lambda: join(state.tree, step_key, index),
+            lambda: (state.tree, state.remaining),
+        )
+        slot = _Slot(
+            point=jnp.where(is_found, index, -1),
+            score=prior_entropy - remaining,
+            gain=jnp.where(is_found, best.gains[0], 0),
+            is_exact=state.tree.is_exact,
+            remaining_entropy=remaining,
+            upper_gains=lax.top_k(best.bounds, min(batch_size, num_points))[0],
+            work=best.work,
+            num_nodes=state.tree.size,
+        )
+        available = state.available.at[index].set(state.available[index] & ~is_found)
+        return _State(tree, available, remaining, best.bounds), slot
 
-    start = (tree, available, jnp.zeros((), log_probs.dtype))
-    _, slots = lax.scan(acquire, start, jax.random.split(batch_key, batch_size))
-    indices, scores, batch_gains, is_exact = slots
+    no_hint = jnp.full(num_points, jnp.inf, log_probs.dtype)
+    state = _State(tree, available, prior_entropy, no_hint)
+    keys = jax.random.split(batch_key, batch_size + 1)
+    state, slots = lax.scan(step, state, (keys, jnp.arange(batch_size + 1)))
+    chosen = jax.tree.map(lambda leaf: leaf[:batch_size], slots)
+    certificate = certify(
+        prior_entropy, chosen.score[-1], slots.upper_gains[0], slots.upper_gains[-1]
+    )
+    dense_work = num_points * jnp.sum(chosen.num_nodes.astype(log_probs.dtype))
     return CandidateBatch(
-        indices=indices,
-        scores=scores,
-        gains=batch_gains,
-        diagnostics=Diagnostics(jnp.sum(is_invalid).astype(jnp.int32), is_exact),
+        indices=chosen.point,
+        scores=chosen.score,
+        gains=chosen.gain,
+        diagnostics=BatchBALDDiagnostics(
+            num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
+            is_exact=chosen.is_exact,
+            **certificate._asdict(),
+            remaining_entropy=chosen.remaining_entropy,
+            effective_configurations=effective_configurations(state.tree),
+            work_fraction=jnp.sum(slots.work) / dense_work,
+        ),
     )

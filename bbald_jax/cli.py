@@ -192,6 +192,8 @@ def _finish(console: Console, config: Config, folder: Path) -> None:
     """The table, and what the folder lacks of the files that are drawn from its rounds."""
     lines = results.read_rounds(folder)
     console.print(report.rounds_table(lines))
+    if warning := report.spent_samples(lines, config.num_samples):
+        console.print(warning, style="yellow")
     name = f"{config.dataset}, {config.acquisition}"
     if not (folder / results.TABLE).exists():
         report.draw_learning_curves(folder / "learning_curve.png", {name: lines})

@@ -233,6 +233,7 @@ def _line(
         "classes": [],
         "scores": [],
         "gains": [],
+        "remaining_entropy": [],
     }
     if measured.batch is not None:
         is_filled = np.asarray(measured.batch.indices) >= 0
@@ -243,4 +244,8 @@ def _line(
             "scores": np.asarray(measured.batch.scores)[is_filled].tolist(),
             "gains": np.asarray(measured.batch.gains)[is_filled].tolist(),
         }
+        # Only joint functions know it.
+        remaining = getattr(measured.batch.diagnostics, "remaining_entropy", None)
+        if remaining is not None:
+            line["remaining_entropy"] = np.asarray(remaining)[is_filled].tolist()
     return line

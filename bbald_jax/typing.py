@@ -4,7 +4,7 @@ Axes: `N` pool points, `K` posterior samples, `C` classes, `B` acquired points, 
 configurations, `P` pending points, `D` features.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 from jaxtyping import Key as _Key
@@ -37,6 +37,38 @@ class Diagnostics(NamedTuple):
     is_exact: Bool[Array, "B"]
 
 
+class BatchBALDDiagnostics(NamedTuple):
+    """What BatchBALD can tell about its batch; all relative to the K given samples.
+
+    Attributes:
+      num_invalid: `[]` int32, see `Diagnostics`.
+      is_exact: `[B]` bool, see `Diagnostics`.
+      upper_bound: `[]`, nats, no batch of B points has a higher score (see `certificate.py`);
+        exact while the configurations are, an estimate once they were thinned.
+      active_bound: `[]` int32, which bound that is, an index into `certificate.BOUNDS`. When it is
+        the prior entropy, a high ratio says that the samples are exhausted, more than that the
+        batch is good.
+      certified_ratio: `[]`, score / upper_bound.
+      remaining_entropy: `[B]`, nats, what the labels of the batch so far (and of pending points)
+        leave unknown about which sample is true; log K - score without pending points. Below
+        about 0.1 the samples are spent: later points carry no information, and K should be
+        raised.
+      effective_configurations: `[]`, how many nodes share the remaining entropy at the end,
+        `(sum a)^2 / sum a^2` with `a = v H(w)`.
+      work_fraction: `[]`, evaluations of a point on a node, on merged nodes and for the
+        certificate too, over those of a dense evaluation of every point in every step.
+    """
+
+    num_invalid: Int[Array, ""]
+    is_exact: Bool[Array, "B"]
+    upper_bound: Float[Array, ""]
+    active_bound: Int[Array, ""]
+    certified_ratio: Float[Array, ""]
+    remaining_entropy: Float[Array, "B"]
+    effective_configurations: Float[Array, ""]
+    work_fraction: Float[Array, ""]
+
+
 class CandidateBatch(NamedTuple):
     """B points chosen to be labelled, in order of acquisition.
 
@@ -48,10 +80,10 @@ class CandidateBatch(NamedTuple):
       scores: `[B]`, what the acquisition function says of the batch so far (joint functions) or
         of this point alone (pointwise functions).
       gains: `[B]`, what this point added.
-      diagnostics: see `Diagnostics`.
+      diagnostics: `Diagnostics`, or for `select_batchbald` `BatchBALDDiagnostics`.
     """
 
     indices: Int[Array, "B"]
     scores: Float[Array, "B"]
     gains: Float[Array, "B"]
-    diagnostics: Diagnostics
+    diagnostics: Any

@@ -43,6 +43,7 @@ def make_line(round_index: int, is_last: bool) -> Line:
         "classes": batch,
         "scores": [0.5 for _ in batch],
         "gains": [0.5 for _ in batch],
+        "remaining_entropy": [0.05 for _ in batch],
         "seconds_fit": 1.0,
         "seconds_predict": 1.0,
         "seconds_select": 1.0,
@@ -160,6 +161,18 @@ def test_a_run_shows_its_rounds_ends_with_a_table_and_leaves_files(folder: Path,
     names = {"config.json", "rounds.jsonl", "rounds.csv", "learning_curve.png", "acquired.png"}
     assert {path.name for path in folder.iterdir()} == names
     assert results.read_config(folder) == vars(Config(num_rounds=2, acquisition_size=1))
+
+
+def test_a_run_that_outran_its_samples_says_so(folder: Path, fake):
+    arguments = (*ARGUMENTS, "--num-samples=20", "--output-dir", folder)
+    assert "posterior samples" not in invoke(*arguments).output
+    lines = [{**line} for line in LINES]
+    lines[1] |= {"indices": [1, 2, 3], "remaining_entropy": [0.2, 0.09, 0.01]}
+    results.write_rounds(folder, lines)
+    text = flat(invoke(*arguments).output)
+    assert "In 1 of 2 rounds the K = 20 posterior samples were spent" in text
+    assert "(trial 0, round 1: after point 2)" in text
+    assert "raise --num-samples to 200" in text
 
 
 def test_without_an_output_dir_the_folder_is_named_after_the_run(

@@ -12,10 +12,23 @@ from conftest import MakeLogProbs, assert_nats, assert_unbiased, temporary_bytes
 from hypothesis import strategies as st
 
 from bbald_jax import configurations
-from bbald_jax.configurations import Children, Configurations, branch, extend, gains, root
+from bbald_jax.configurations import (
+    Children,
+    Configurations,
+    branch,
+    candidates,
+    extend,
+    posteriors,
+    root,
+)
 
 ROUNDING = 2e-6  # nats
 STANDARD_ERRORS = 4
+
+
+def gains(tree: Configurations, log_probs: jax.Array) -> jax.Array:
+    return configurations.gains(posteriors(tree), candidates(log_probs))
+
 
 branch_jit, extend_jit, gains_jit = jax.jit(branch), jax.jit(extend), jax.jit(gains)
 

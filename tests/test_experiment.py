@@ -259,7 +259,14 @@ def test_the_target_ends_a_trial(tmp_path: Path, expected: list[Line]):
     last = next(i for i in range(1, NUM_LINES - 1) if counts[i] > max(counts[:i]))
     config = dataclasses.replace(CONFIG, target_accuracy=expected[last]["accuracy"])
     lines = run(tmp_path, config)
-    nothing = {"is_last": True, "indices": [], "classes": [], "scores": [], "gains": []}
+    nothing = {
+        "is_last": True,
+        "indices": [],
+        "classes": [],
+        "scores": [],
+        "gains": [],
+        "remaining_entropy": [],
+    }
     assert lines == [*expected[:last], expected[last] | nothing]
     assert experiment.is_finished(results.read_rounds(tmp_path), 0)
     assert run(tmp_path, config) == lines

@@ -146,13 +146,31 @@ def test_zero_rounds_are_one_evaluation(loop: Loop, data: Data, finished):
     states, rounds = drive(loop, initial_state(data), data, num_rounds=0)
     assert [r.batch for r in rounds] == [None]
     chex.assert_trees_all_equal(rounds[0].evaluation, finished[1][0].evaluation)
-    assert drive(loop, states[0], data, num_rounds=0) == ([], [])
+    # The state is as it was: a longer run goes on from it.
+    assert_same_rounds(drive(loop, states[0], data)[1], finished[1])
 
 
-@pytest.mark.parametrize("after", range(1, NUM_ROUNDS + 2))
+@pytest.mark.parametrize("after", range(1, NUM_ROUNDS + 1))
 def test_a_run_continues_from_any_state_bit_for_bit(loop: Loop, data: Data, finished, after: int):
     states, rounds = finished
     assert_same_rounds(drive(loop, states[after - 1], data)[1], rounds[after:])
+
+
+def test_a_capacity_that_is_too_small_is_refused(loop: Loop, data: Data):
+    with pytest.raises(ValueError, match=r"loop\.capacity: 4 is too small .* up to \d+ points"):
+        drive(loop._replace(capacity=4), initial_state(data), data)
+
+
+def test_asking_again_is_conditional_on_what_is_pending(data: Data):
+    # Exact, so the order of the thinning keys does not matter.
+    loop = make_loop(acquisitions.batchbald(100_000))
+    inputs = loops.predict(
+        loop, initial_state(data), loops.fit(loop, initial_state(data), data), data
+    )
+    state, first = loops.ask(loop, initial_state(data), inputs)
+    state, second = loops.ask(loop, state, inputs)
+    _, both = loops.ask(loop._replace(batch_size=2 * BATCH_SIZE), initial_state(data), inputs)
+    assert [*first.indices.tolist(), *second.indices.tolist()] == both.indices.tolist()
 
 
 def test_a_run_comes_from_its_key(loop: Loop, data: Data, finished):
@@ -235,7 +253,7 @@ def test_the_target_ends_a_run(loop: Loop, data: Data, finished):
     states, stopped = drive(loop, initial_state(data), data, target_correct=target)
     assert_same_rounds(stopped[:-1], rounds[:last])
     assert_same_rounds(stopped[-1:], [rounds[last]._replace(batch=None)])
-    assert drive(loop, states[-1], data, target_correct=target) == ([], [])
+    assert_same_rounds(drive(loop, states[-1], data, target_correct=target)[1], rounds[-1:])
 
 
 def test_a_target_out_of_reach_changes_nothing(loop: Loop, data: Data, finished):
@@ -259,7 +277,7 @@ def test_an_exhausted_pool_ends_a_run(name: str):
     )
     # An unfilled slot must not write over the last point.
     assert states[-1].pool.labels.tolist() == data.y.tolist()
-    assert drive(loop, states[-1], data, num_rounds=9) == ([], [])
+    assert_same_rounds(drive(loop, states[-1], data, num_rounds=9)[1], rounds[-1:])
 
 
 def test_predictions_that_are_not_numbers_acquire_nothing(data: Data):

@@ -118,3 +118,15 @@ def test_initial_split_marks_what_is_missing(num_per_class: int):
         assert (row >= 0).sum() == min(num_per_class, members.size)
         assert set(row[row >= 0].tolist()) <= set(members.tolist())
         assert len(set(row[row >= 0].tolist())) == (row >= 0).sum()
+
+
+def test_no_label_leaves_the_point_as_it_is():
+    asked = pools.ask(pools.init_pool(4), jnp.array([1, 2]))
+    told = pools.tell(asked, jnp.array([1, 2]), jnp.array([-1, 0]))
+    assert told.status.tolist() == [0, 1, 2, 0]
+    assert told.labels.tolist() == [-1, -1, 0, -1]
+
+
+def test_pending_points_are_listed():
+    pool = pools.ask(pools.init_pool(5), jnp.array([4, -1, 2]))
+    assert pools.pending_indices(pool, capacity=3).tolist() == [2, 4, -1]

@@ -253,7 +253,7 @@ def test_the_target_ends_a_run(loop: Loop, data: Data, finished):
     states, stopped = drive(loop, initial_state(data), data, target_correct=target)
     assert_same_rounds(stopped[:-1], rounds[:last])
     assert_same_rounds(stopped[-1:], [rounds[last]._replace(batch=None)])
-    assert_same_rounds(drive(loop, states[-1], data, target_correct=target)[1], rounds[-1:])
+    assert_same_rounds(drive(loop, states[-1], data, target_correct=target)[1], stopped[-1:])
 
 
 def test_a_target_out_of_reach_changes_nothing(loop: Loop, data: Data, finished):

@@ -34,7 +34,6 @@ class _Slot(NamedTuple):
     """One acquired point, as it goes into the batch."""
 
     point: Int[Array, ""]
-    score: Float[Array, ""]
     gain: Float[Array, ""]
     is_exact: Bool[Array, ""]
     remaining_entropy: Float[Array, ""]
@@ -151,7 +150,6 @@ def select_batchbald(
         )
         slot = _Slot(
             point=jnp.where(is_found, index, -1),
-            score=prior_entropy - remaining,
             gain=jnp.where(is_found, best.gains[0], 0),
             is_exact=state.tree.is_exact,
             remaining_entropy=remaining,
@@ -167,13 +165,12 @@ def select_batchbald(
     keys = jax.random.split(batch_key, batch_size + 1)
     state, slots = lax.scan(step, state, (keys, jnp.arange(batch_size + 1)))
     chosen = jax.tree.map(lambda leaf: leaf[:batch_size], slots)
-    certificate = certify(
-        prior_entropy, chosen.score[-1], slots.upper_gains[0], slots.upper_gains[-1]
-    )
+    scores = prior_entropy - chosen.remaining_entropy
+    certificate = certify(prior_entropy, scores[-1], slots.upper_gains[0], slots.upper_gains[-1])
     dense_work = num_points * jnp.sum(chosen.num_nodes.astype(log_probs.dtype))
     return CandidateBatch(
         indices=chosen.point,
-        scores=chosen.score,
+        scores=scores,
         gains=chosen.gain,
         diagnostics=BatchBALDDiagnostics(
             num_invalid=jnp.sum(is_invalid).astype(jnp.int32),

@@ -29,8 +29,8 @@ _SMALL = 256
 def ladder(tree: Configurations) -> list[Configurations]:
     """Ever coarser versions of `tree`, finest first, each merged from the one before.
 
-    The fractions of M are measured: on an unsaturated pool the coarsest level rules out most
-    points and the next nearly all, on a saturated one the two finest do. Empty where the tree is so
+    On an unsaturated pool the coarsest level rules out most points and the next nearly all, on a
+    saturated one the two finest do. Empty where the tree is so
     small that bounds would cost more than they save.
     """
     capacity = tree.masses.shape[0]

@@ -94,7 +94,8 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
     num_initial = config.initial_per_class * dataset.num_classes
     loop = make_loop(config, dataset)
     for trial, (pool_indices, validation_indices) in enumerate(splits):
-        if is_finished(results.read_rounds(folder), trial):
+        lines = results.read_rounds(folder)
+        if is_finished(lines, trial):
             continue
         data = _gather(dataset, pool_indices, validation_indices)
         state = loops.init(
@@ -106,7 +107,6 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
         checkpoints = folder / "checkpoints" / f"trial_{trial}"
         # A line is written before its state is saved, so the state is the one to go on from, and
         # lines beyond it (and the end of one that a kill cut short) are forgotten.
-        lines = results.read_rounds(folder)
         num_lines = sum(line["trial"] == trial for line in lines)
         state = checkpoint.restore(checkpoints, state, most_rounds=num_lines)
         # New or restored, on the same terms: else jit compiles for each.

@@ -38,8 +38,8 @@ def sample_mc_dropout(
         def one_network(key: Key) -> Float[Array, "n C"]:
             return jax.nn.log_softmax(model.apply(params, points, key), axis=-1)
 
-        # On a CPU one network after another, so that its activations stay in the cache (4 times
-        # faster than vmap there); an accelerator wants them all at once.
+        # On a CPU one network after another, so that its activations stay in the cache; an
+        # accelerator wants them all at once.
         if jax.default_backend() == "cpu":
             return jnp.swapaxes(lax.map(one_network, keys), 0, 1)
         return jax.vmap(one_network, out_axes=1)(keys)

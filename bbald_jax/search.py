@@ -88,7 +88,7 @@ def best_gains(
     if levels:
         *finer, coarsest = levels
         bounds = jnp.where(available, gains(coarsest, pool), bounds)
-        work += num_points * coarsest.size
+        work += num_points * coarsest.size.astype(work.dtype)
         bounds, exact, work = evaluate(bounds, exact, work, jnp.minimum(bounds, hint))
         # Padded to one shape, so that one loop serves all levels, coarse to fine.
         stacked = jax.tree.map(
@@ -146,7 +146,8 @@ def _refine(
         return bounds.at[indices].min(gains(level, _take(pool, indices)), mode="drop")
 
     bounds = lax.fori_loop(0, num_blocks, refine_block, bounds)
-    return bounds, work + (num_blocks * block * level.size).astype(work.dtype)
+    # In floats: a million points on thousands of groups are too many for int32.
+    return bounds, work + (num_blocks * block).astype(work.dtype) * level.size
 
 
 def _take(pool: Candidates, indices: Int[Array, "block"]) -> Candidates:

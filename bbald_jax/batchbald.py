@@ -9,16 +9,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.certificate import CERTIFICATE_TOLERANCE, certify, effective_configurations
-from bbald_jax.configurations import (
-    Configurations,
-    branch,
-    candidates,
-    extend,
-    remaining_entropy,
-    root,
-)
+from bbald_jax.configurations import Configurations, branch, extend, remaining_entropy, root
+from bbald_jax.gains import candidates
 from bbald_jax.search import best_gains
-from bbald_jax.selection import first_mentions, invalid_points, without_pending
+from bbald_jax.selection import first_mentions, without_pending
 from bbald_jax.typing import (
     Available,
     BatchBALDDiagnostics,
@@ -98,7 +92,9 @@ def select_batchbald(
     """
     num_points, num_samples, num_classes = assert_log_probs(log_probs)
     assert_positive(batch_size=batch_size, num_configurations=num_configurations)
-    is_invalid = invalid_points(log_probs)
+    pool = candidates(log_probs)
+    # A NaN or an infinite probability makes the entropy of its sample one too.
+    is_invalid = ~jnp.isfinite(jnp.sum(pool.entropies, axis=-1))
     available = assert_available(available, num_points)
     available = without_pending(available & ~is_invalid, pending)
     pending = jnp.zeros(0, jnp.int32) if pending is None else pending
@@ -123,7 +119,6 @@ def select_batchbald(
 
         tree = lax.fori_loop(0, jnp.sum(is_usable), condition, tree)
     prior_entropy = remaining_entropy(tree)
-    pool = candidates(log_probs)
 
     def step(state: _State, inputs):
         """Add the point of the best gain; after the last one, only look at what is left."""
@@ -136,7 +131,9 @@ def select_batchbald(
             state.available,
             num_best=batch_size,
             # The certificate needs the first and the last B gains, the choice only the best one.
+            # What adds up to more than there is left to know bounds nothing.
             num_wanted=jnp.where(is_over | (num_chosen == 0), batch_size, 1),
+            enough=state.remaining,
             tolerance=jnp.where(is_over, CERTIFICATE_TOLERANCE * score / batch_size, 0),
             hint=state.hint,
             use_bounds=use_bounds,

@@ -28,16 +28,8 @@ import scoring_peers
 from jax import lax
 
 import bbald_jax as bb
-from bbald_jax.configurations import (
-    Configurations,
-    branch,
-    candidates,
-    extend,
-    gains,
-    posteriors,
-    remaining_entropy,
-    root,
-)
+from bbald_jax.configurations import Configurations, branch, extend, remaining_entropy, root
+from bbald_jax.gains import candidates, gains
 
 NUM_CHOSEN, NUM_BEST, NUM_OTHERS = 9, 25, 25
 # What is compared, and the ratio of variances aimed at.
@@ -62,7 +54,7 @@ def joint_scores(key, chosen, others, *, capacity: int):
     """`[n]`: the joint mutual information of the chosen points with each of n others in turn."""
     tree = grow(key, chosen, capacity=capacity)
     score = jnp.log(chosen.shape[1]) - remaining_entropy(tree)
-    return score + gains(posteriors(tree), candidates(others))
+    return score + gains(tree, candidates(others))
 
 
 def estimate(stream: int, num_keys: int, *arrays, capacity: int) -> np.ndarray:
@@ -104,7 +96,7 @@ def compare(pool: Path, peers_python: Path, args: argparse.Namespace) -> Compari
     indices = batch.indices[:NUM_CHOSEN]
     chosen = log_probs[indices]
     tree = grow(jax.random.key(1), chosen, capacity=capacity)
-    ranks = np.argsort(-np.asarray(gains(posteriors(tree), candidates(log_probs))))
+    ranks = np.argsort(-np.asarray(gains(tree, candidates(log_probs))))
     ranks = ranks[~np.isin(ranks, indices)]
     drawn = np.random.default_rng(0).choice(ranks[NUM_BEST:], NUM_OTHERS, replace=False)
     others = log_probs[np.concatenate([ranks[:NUM_BEST], drawn])]

@@ -15,7 +15,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from bbald_jax import configurations  # noqa: E402
+import bbald_jax.tiling  # noqa: E402
+from bbald_jax.tiling import tiling  # noqa: E402
 
 hypothesis.settings.register_profile(
     "bbald_jax",
@@ -82,5 +83,9 @@ def temporary_bytes(function: Callable, *arguments: Any) -> int:
 
 def tile_bytes() -> int:
     """One tile of each kind of work on the tree of configurations, in float32."""
-    tile = configurations._TILE_CONFIGURATIONS * configurations._TILE_OUTCOMES
-    return 4 * (tile + configurations._TILE_CHILDREN)
+    return 4 * (tiling().predictive + tiling().children)
+
+
+def set_tiles(monkeypatch: pytest.MonkeyPatch, **sizes: int) -> None:
+    """Other tile sizes for what is traced from now on."""
+    monkeypatch.setattr(bbald_jax.tiling, "_CPU", tiling()._replace(**sizes))

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import reference
 import strategies
-from conftest import MakeLogProbs, assert_nats, temporary_bytes, tile_bytes
+from conftest import MakeLogProbs, assert_nats, set_tiles, temporary_bytes, tile_bytes
 from hypothesis import strategies as st
 
 import bbald_jax as bb
-from bbald_jax import configurations
 
 ROUNDING = 2e-6  # nats
 KEY = jax.random.key(0)
@@ -422,9 +421,7 @@ def test_is_float64_under_x64():
 def test_in_tiles_equals_the_whole(monkeypatch: pytest.MonkeyPatch, make_log_probs: MakeLogProbs):
     log_probs = make_log_probs(6, 4, 3)
     whole = thinned(log_probs)
-    monkeypatch.setattr(configurations, "_TILE_CONFIGURATIONS", 7)
-    monkeypatch.setattr(configurations, "_TILE_OUTCOMES", 12)
-    monkeypatch.setattr(configurations, "_TILE_CHILDREN", 36)
+    set_tiles(monkeypatch, predictive=7 * 4 * 3, children=36, rows=3, block=2)
     # Past the cache of the compiled function: the sizes are read when tracing.
     monkeypatch.setattr(bb, "select_batchbald", inspect.unwrap(bb.select_batchbald))
     tiled = jax.jit(lambda log_probs: thinned(log_probs))(log_probs)

@@ -8,63 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import MakeLogProbs, assert_nats, assert_unbiased, temporary_bytes, tile_bytes
+from conftest import MakeLogProbs, assert_nats, assert_unbiased, set_tiles, temporary_bytes
 from hypothesis import strategies as st
+from trees import branch_jit, extend_jit, gains, gains_jit, keys, random_tree, tree_of
 
 from bbald_jax import configurations
-from bbald_jax.configurations import (
-    Children,
-    Configurations,
-    branch,
-    candidates,
-    extend,
-    posteriors,
-    root,
-)
+from bbald_jax.configurations import Children, Configurations, branch, extend, root
 
 ROUNDING = 2e-6  # nats
 STANDARD_ERRORS = 4
-
-
-def gains(tree: Configurations, log_probs: jax.Array) -> jax.Array:
-    return configurations.gains(posteriors(tree), candidates(log_probs))
-
-
-branch_jit, extend_jit, gains_jit = jax.jit(branch), jax.jit(extend), jax.jit(gains)
-
-
-def keys(num: int, seed: int = 0) -> jax.Array:
-    return jax.random.split(jax.random.key(seed), num)
-
-
-def tree_of(log_probs: jax.Array, capacity: int, seed: int = 0) -> Configurations:
-    tree = root(log_probs.shape[1], capacity, log_probs.dtype)
-    for key, point in zip(keys(len(log_probs), seed), log_probs, strict=True):
-        tree = extend_jit(key, tree, point, branch_jit(tree, point))
-    return tree
-
-
-def random_tree(capacity: int, num_samples: int, size: int) -> Configurations:
-    """Any weighted tree at all, `size` nodes of it in use; the masses do not sum to one."""
-    rng = np.random.default_rng(0)
-    weights = rng.dirichlet(np.full(num_samples, 0.5), size=capacity)
-    masses = 0.8 * rng.dirichlet(np.ones(capacity))
-    in_use = np.arange(capacity) < size
-    return Configurations(
-        log_weights=jnp.asarray(np.log(weights), jnp.float32),
-        masses=jnp.asarray(np.where(in_use, masses, 0), jnp.float32),
-        entropies=jnp.asarray(np.where(in_use, reference.entropy(weights), 0), jnp.float32),
-        size=jnp.asarray(size, jnp.int32),
-        is_exact=jnp.asarray(False),
-    )
-
-
-def gains_of_weights(tree: Configurations, log_probs: jax.Array) -> np.ndarray:
-    """The formula of the gain on any tree, in float64."""
-    weights, probs = reference.to_probs(tree.log_weights), reference.to_probs(log_probs)
-    predictive = reference.entropy(np.einsum("mk,nkc->mnc", weights, probs))
-    conditional = weights @ reference.entropy(probs).T
-    return np.asarray(tree.masses, np.float64) @ (predictive - conditional)
 
 
 # --- the tree
@@ -76,7 +28,7 @@ def test_the_root_knows_nothing():
     assert tree.size == 1
     assert tree.is_exact
     np.testing.assert_array_equal(tree.masses, np.arange(8) == 0)
-    assert_nats(np.exp(tree.log_weights).sum(axis=1), np.ones(8), ROUNDING)
+    assert_nats(np.asarray(tree.weights).sum(axis=1), np.ones(8), ROUNDING)
 
 
 def test_children_are_the_joint_probabilities_and_the_posteriors(make_log_probs: MakeLogProbs):
@@ -101,7 +53,7 @@ def test_what_fits_is_kept_whole(make_log_probs: MakeLogProbs):
     assert tree.size == 27
     assert tree.is_exact
     assert_nats(tree.masses, [*joint.mean(axis=1), 0, 0, 0], 1e-6)
-    assert_nats(np.exp(tree.log_weights[:27]), joint / joint.sum(axis=1, keepdims=True), 1e-6)
+    assert_nats(tree.weights[:27], joint / joint.sum(axis=1, keepdims=True), 1e-6)
     expected = np.log(5) - reference.joint_mutual_information(log_probs)
     assert_nats(configurations.remaining_entropy(tree), expected)
 
@@ -152,10 +104,10 @@ def test_survivors_carry_their_own_posterior(thinned_trees: tuple):
     log_probs, trees = thinned_trees
     joint = reference.configuration_probs(log_probs[:3])
     posteriors = joint / joint.sum(axis=1, keepdims=True)
-    distances = np.abs(np.exp(trees.log_weights[0])[:, None] - posteriors).max(axis=-1)
+    distances = np.abs(np.asarray(trees.weights[0])[:, None] - posteriors).max(axis=-1)
     assert_nats(distances.min(axis=1), np.zeros(9), 1e-6)
     assert np.all(np.diff(distances.argmin(axis=1)) > 0)  # in tree order, none twice
-    entropies = reference.entropy(reference.to_probs(trees.log_weights[0]))
+    entropies = reference.entropy(np.asarray(trees.weights[0], np.float64))
     assert_nats(trees.entropies[0], entropies, 1e-6)
 
 
@@ -301,61 +253,7 @@ def test_of_a_large_tree_exactly_the_capacity_survives():
     np.testing.assert_allclose(carried.sum(), np.asarray(masses, np.float64).sum(), rtol=1e-5)
 
 
-# --- the gains
-
-
-@pytest.mark.parametrize("num_chosen", [0, 1, 3])
-@pytest.mark.parametrize("zeros", [0.0, 0.4])
-def test_gains_on_an_exact_tree_equal_the_brute_force(
-    make_log_probs: MakeLogProbs, num_chosen: int, zeros: float
-):
-    log_probs = make_log_probs(6, 4, 3, zeros=zeros)
-    actual = gains_jit(tree_of(log_probs[:num_chosen], 27), log_probs)
-    assert_nats(actual, reference.gains(log_probs, range(num_chosen)))
-
-
-@pytest.mark.parametrize("size", [0, 1, 7, 20])
-def test_gains_on_any_tree_follow_the_formula(make_log_probs: MakeLogProbs, size: int):
-    log_probs = make_log_probs(6, 4, 3, zeros=0.2)
-    tree = random_tree(20, 4, size)
-    expected = gains_of_weights(tree, log_probs)
-    assert_nats(gains_jit(tree, log_probs), expected, ROUNDING)
-
-
-def test_gains_stay_precise_on_a_large_tree(make_log_probs: MakeLogProbs):
-    log_probs = make_log_probs(6, 4, 3)
-    tree = random_tree(100_000, 4, 100_000)
-    assert_nats(gains_jit(tree, log_probs), gains_of_weights(tree, log_probs), ROUNDING)
-
-
-def test_gains_of_copies_are_equal_wherever_they_stand(make_log_probs: MakeLogProbs):
-    log_probs = jnp.tile(make_log_probs(1, 7, 10), (200, 1, 1))  # 4 blocks, the last moved back
-    actual = gains_jit(random_tree(20, 7, 20), log_probs)
-    assert len(np.unique(actual)) == 1
-
-
-def test_nan_gains_stay_with_their_own_point(make_log_probs: MakeLogProbs):
-    log_probs = make_log_probs(6, 4, 3)
-    tree = random_tree(20, 4, 20)
-    actual = gains_jit(tree, log_probs.at[2, 1, 0].set(jnp.nan))
-    others = np.arange(6) != 2
-    assert np.isnan(actual[2])
-    np.testing.assert_array_equal(actual[others], gains_jit(tree, log_probs)[others])
-
-
-@pytest.mark.parametrize(
-    "sizes", [{"_TILE_CONFIGURATIONS": 7}, {"_TILE_OUTCOMES": 1}, {"_TILE_OUTCOMES": 12}]
-)
-@pytest.mark.parametrize("size", [0, 5, 20])
-def test_gains_in_tiles_equal_the_whole(
-    monkeypatch: pytest.MonkeyPatch, make_log_probs: MakeLogProbs, sizes: dict, size: int
-):
-    log_probs = make_log_probs(6, 4, 3)  # 20 configurations in 7s, 6 points in 1s or 4s
-    tree = random_tree(20, 4, size)
-    for name, value in sizes.items():
-        monkeypatch.setattr(configurations, name, value)
-    actual = jax.jit(lambda tree, log_probs: gains(tree, log_probs))(tree, log_probs)
-    assert_nats(actual, gains_of_weights(tree, log_probs), ROUNDING)
+# --- tiles and memory
 
 
 @pytest.mark.parametrize("tile", [1, 7 * 4 * 3])
@@ -366,24 +264,11 @@ def test_children_in_tiles_equal_the_whole(
     point = make_log_probs(1, 4, 3, zeros=0.2)[0]
     tree = random_tree(20, 4, size)
     whole = branch_jit(tree, point)
-    monkeypatch.setattr(configurations, "_TILE_CHILDREN", tile)
+    set_tiles(monkeypatch, children=tile)
     tiled = jax.jit(lambda tree, point: branch(tree, point))(tree, point)
     in_use = np.arange(20) < size
     assert_nats(tiled.masses, whole.masses, 1e-7)
     assert_nats(tiled.entropies[in_use], whole.entropies[in_use], ROUNDING)
-
-
-# --- memory
-
-
-def test_memory_is_that_of_the_docstrings_not_of_every_point_times_every_configuration():
-    num_points, num_samples, num_classes, capacity = 20_000, 4, 10, 10_000
-    log_probs = jax.ShapeDtypeStruct((num_points, num_samples, num_classes), jnp.float32)
-    tree = jax.eval_shape(lambda: root(num_samples, capacity, jnp.dtype(jnp.float32)))
-    assert 4 * num_points * capacity * num_classes == 8e9  # the naive array
-
-    stated = 4 * capacity * num_samples + tile_bytes()
-    assert temporary_bytes(gains, tree, log_probs) <= 2 * stated
 
 
 def test_children_weights_are_never_held_at_once():

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from pools import NUM_CLASSES, NUM_POINTS, NUM_SAMPLES, POOLS
 
 import bbald_jax as bb
-from bbald_jax.configurations import branch, candidates, extend, gains, posteriors, root
+from bbald_jax.configurations import branch, extend, root
+from bbald_jax.gains import candidates, gains
 from bbald_jax.search import best_gains
+from bbald_jax.tiling import tiling
 
 BATCH_SIZE = 8
 CAPACITY = 320
+NEVER = jnp.asarray(jnp.inf)
 KEY = jax.random.key(0)
 
 
@@ -66,7 +69,16 @@ def test_the_order_of_the_pool_does_not_matter(pool, seed: int):
 
 
 @partial(jax.jit, static_argnames=("num_best", "use_bounds"))
-def search(log_probs, available, num_wanted, tolerance, *, num_best: int, use_bounds: bool = True):
+def search(
+    log_probs,
+    available,
+    num_wanted,
+    tolerance,
+    enough=NEVER,
+    *,
+    num_best: int,
+    use_bounds: bool = True,
+):
     tree = root(NUM_SAMPLES, CAPACITY, log_probs.dtype)
     for i in range(5):
         tree = extend(jax.random.key(i), tree, log_probs[i], branch(tree, log_probs[i]))
@@ -77,11 +89,12 @@ def search(log_probs, available, num_wanted, tolerance, *, num_best: int, use_bo
         available,
         num_best=num_best,
         num_wanted=num_wanted,
+        enough=enough,
         tolerance=tolerance,
         hint=jnp.full(log_probs.shape[0], jnp.inf),
         use_bounds=use_bounds,
     )
-    return found, gains(posteriors(tree), pool), tree.size
+    return found, gains(tree, pool), tree.size
 
 
 @pytest.fixture
@@ -98,6 +111,17 @@ def test_as_many_as_wanted_are_the_right_ones(log_probs: jax.Array, num_wanted: 
     expected = np.argsort(-np.asarray(exact), kind="stable")[:num_wanted]
     np.testing.assert_array_equal(found.indices[:num_wanted], expected)
     assert_nats(found.gains[:num_wanted], np.asarray(exact)[expected], 1e-6)
+
+
+def test_when_enough_is_found_only_the_first_must_be_right(log_probs: jax.Array):
+    _, exact, num_nodes = search(log_probs, ALL, 10, 0.0, num_best=10)
+    largest = np.sort(np.asarray(exact))[::-1]
+    enough = 0.5 * largest[:10].sum()
+    found, _, _ = search(log_probs, ALL, 10, 0.0, enough, num_best=10)
+    one, _, _ = search(log_probs, ALL, 1, 0.0, num_best=10)
+    assert found.indices[0] == np.argmax(exact)
+    assert found.gains.sum() >= enough
+    assert found.work <= 2 * one.work + NUM_POINTS * num_nodes / 10
 
 
 def test_the_bounds_are_bounds(log_probs: jax.Array):
@@ -141,7 +165,8 @@ def test_the_first_of_equals_is_found():
 
 def test_dense_work_is_every_point_on_every_node(log_probs: jax.Array):
     found, _, size = search(log_probs, ALL, 1, 0.0, num_best=1, use_bounds=False)
-    blocks = -(-NUM_POINTS // 64) * 64
+    block = tiling().block
+    blocks = -(-NUM_POINTS // block) * block
     assert found.work == blocks * size
 
 
@@ -153,7 +178,7 @@ def test_bounds_save_work_on_a_larger_pool():
     available = jnp.ones(len(log_probs), bool)
     found, exact, size = search(log_probs, available, 1, 0.0, num_best=1)
     assert found.indices[0] == np.argmax(exact)
-    assert found.work < 0.3 * len(log_probs) * size
+    assert found.work < 0.35 * len(log_probs) * size
 
 
 def test_nothing_to_learn_is_no_work_without_end():

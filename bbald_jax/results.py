@@ -13,6 +13,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from bbald_jax.files import write_atomically
+
 CONFIG, ROUNDS, TABLE = "config.json", "rounds.jsonl", "rounds.csv"
 
 Line = dict[str, Any]
@@ -61,7 +63,7 @@ def open_folder(folder: Path, config: Line, environment: Line) -> bool:
             "--output-dir."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    _write_atomically(
+    write_atomically(
         folder / CONFIG, json.dumps({"config": config, **environment}, indent=2) + "\n"
     )
     return False
@@ -122,7 +124,7 @@ def read_rounds(folder: Path) -> list[Line]:
 
 def write_rounds(folder: Path, lines: Iterable[Line]) -> None:
     """Replace all lines at once."""
-    _write_atomically(folder / ROUNDS, "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomically(folder / ROUNDS, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def write_table(folder: Path, lines: list[Line]) -> None:
@@ -157,12 +159,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -5,23 +5,48 @@ JSON object a round, written as the round ends.
 """
 
 import csv
+import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from bbald_jax.files import write_atomically
 
-CONFIG, ROUNDS, TABLE = "config.json", "rounds.jsonl", "rounds.csv"
+CONFIG, ROUNDS, TABLE, LOCK = "config.json", "rounds.jsonl", "rounds.csv", "lock"
 
 Line = dict[str, Any]
 
 
 class ResultsError(ValueError):
     """A results folder cannot be used as asked; the message says why and what to do."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a results folder; the lock dies with its process.
+
+    Args:
+      folder: made if it is not there.
+
+    Raises:
+      ResultsError: another process works there, or it is no results folder.
+    """
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResultsError(
+                f"{folder} is in use by another process; wait for it to end, or give another "
+                "--output-dir."
+            ) from None
+        yield
 
 
 def open_folder(folder: Path, config: Line, environment: Line) -> bool:
@@ -54,19 +79,25 @@ def open_folder(folder: Path, config: Line, environment: Line) -> bool:
                 "Give another --output-dir, or the options of that run."
             )
         return True
-    if folder.exists() and not folder.is_dir():
-        raise ResultsError(f"{folder} is a file, not a folder; give another --output-dir.")
-    is_ours = (folder / CONFIG).exists()
-    if folder.exists() and not is_ours and any(p.suffix != ".tmp" for p in folder.iterdir()):
-        raise ResultsError(
-            f"{folder} holds files but no {CONFIG}, so it is no results folder; give another "
-            "--output-dir."
-        )
+    _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(
         folder / CONFIG, json.dumps({"config": config, **environment}, indent=2) + "\n"
     )
     return False
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ResultsError(f"{folder} is a file, not a folder; give another --output-dir.")
+    if not folder.exists() or (folder / CONFIG).exists():
+        return
+    # What a kill before the configuration was written leaves is no obstacle.
+    if any(path.name != LOCK and path.suffix != ".tmp" for path in folder.iterdir()):
+        raise ResultsError(
+            f"{folder} holds files but no {CONFIG}, so it is no results folder; give another "
+            "--output-dir."
+        )
 
 
 def read_config(folder: Path) -> Line:

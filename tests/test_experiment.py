@@ -3,12 +3,7 @@
 import dataclasses
 import itertools
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +14,7 @@ import numpy as np
 import pytest
 import toy
 from click.testing import CliRunner
+from runs import lines_of, options, without_seconds
 
 from bbald_jax import cli, datasets, experiment, report, results
 from bbald_jax.datasets import Dataset
@@ -28,12 +24,6 @@ from bbald_jax.training import Learner
 
 CONFIG = Config(acquisition_size=3, num_samples=5, num_configurations=50, num_rounds=5)
 NUM_LINES = CONFIG.num_rounds + 1
-
-
-def options(config: Config = CONFIG) -> list[str]:
-    """The command line of a configuration: `run` and what is not a default."""
-    changed = {name: value for name, value in vars(config).items() if value != vars(Config())[name]}
-    return ["run", *(f"--{name.replace('_', '-')}={value}" for name, value in changed.items())]
 
 
 def open_folder(folder: Path, config: Config = CONFIG) -> bool:
@@ -48,15 +38,6 @@ def run(folder: Path, config: Config = CONFIG, num_lines: int | None = None) -> 
         pass
     rounds.close()  # type: ignore[attr-defined]
     return lines_of(folder)
-
-
-def lines_of(folder: Path) -> list[Line]:
-    return [without_seconds(line) for line in results.read_rounds(folder)]
-
-
-def without_seconds(line: Line) -> Line:
-    assert sum(name.startswith("seconds_") for name in line) == 3
-    return {name: value for name, value in line.items() if not name.startswith("seconds_")}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -309,7 +290,7 @@ def test_the_command_line_reports_a_finished_run_and_leaves_it_alone(
     finished: Path, tmp_path: Path
 ):
     folder = shutil.copytree(finished, tmp_path / "results")
-    command = [*options(), f"--output-dir={folder}"]
+    command = [*options(CONFIG), f"--output-dir={folder}"]
     first = CliRunner().invoke(cli.main, command)
     assert first.exit_code == 0
     before = files(folder)
@@ -321,7 +302,7 @@ def test_the_command_line_reports_a_finished_run_and_leaves_it_alone(
 
 
 def test_the_command_line_says_that_it_continues(damaged: Path, expected: list[Line]):
-    result = CliRunner().invoke(cli.main, [*options(), f"--output-dir={damaged}"])
+    result = CliRunner().invoke(cli.main, [*options(CONFIG), f"--output-dir={damaged}"])
     assert result.exit_code == 0, result.output
     assert "continuing" in result.output
     assert "after 3 finished rounds" in " ".join(result.output.split())
@@ -335,64 +316,6 @@ def test_another_configuration_is_refused(finished: Path):
     assert result.exit_code == 2
     assert "acquisition is 'batchbald' there and 'bald' now" in " ".join(result.output.split())
     assert files(finished) == before
-
-
-def start(folder: Path, cache: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bbald_jax", *options(), f"--output-dir={folder}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
-            **os.environ,
-            # The runs that are killed compile once among them; `expected` compiled for itself.
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-    )
-
-
-def kill_when(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not is_time():
-        assert process.poll() is None, f"it ended before it was killed:\n{process.communicate()[0]}"
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-
-def test_a_killed_run_continues_to_the_same_lines(tmp_path: Path, expected: list[Line]):
-    folder = tmp_path / "results"
-    saved = folder / "checkpoints" / "trial_0"
-
-    def num_lines() -> int:
-        return len(results.read_rounds(folder))
-
-    def steps() -> list[Path]:
-        return list(saved.glob("*")) if saved.exists() else []
-
-    def kill(is_time: Callable[[], bool]) -> None:
-        kill_when(start(folder, tmp_path / "cache"), is_time)
-
-    # A line is written, its state is not.
-    kill(lambda: num_lines() >= 1)
-    assert 1 <= num_lines() < NUM_LINES
-    # While a state is being saved.
-    kill(lambda: num_lines() >= 2 and any("tmp" in step.name for step in steps()))
-    assert 2 <= num_lines() < NUM_LINES
-    # A state was saved.
-    newest = max((int(step.name) for step in steps() if step.name.isdecimal()), default=0)
-    kill(lambda: (saved / str(newest + 1)).exists())
-    assert newest + 1 <= num_lines() < NUM_LINES
-
-    last = start(folder, tmp_path / "cache")
-    output, _ = last.communicate(timeout=120)
-    assert last.returncode == 0, output
-    assert "continuing" in output
-    assert lines_of(folder) == expected
-    assert {"rounds.csv", "learning_curve.png", "acquired.png"} <= set(os.listdir(folder))
 
 
 REPEATS = 3

@@ -1,9 +1,12 @@
 """Experiments on disk: interrupted anywhere, they continue to the same lines, bit for bit."""
 
 import dataclasses
+import errno
 import itertools
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from runs import lines_of, options, without_seconds
 
 from bbald_jax import cli, datasets, experiment, report, results
@@ -282,7 +285,7 @@ def test_a_run_that_acquired_nothing_in_a_round_is_drawn(tmp_path: Path, broken:
 
 
 def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != results.LOCK)
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
@@ -409,3 +412,95 @@ def test_the_configuration_and_the_versions_are_on_disk(finished: Path):
     assert content["config"] == dataclasses.asdict(CONFIG)
     assert {"python", "jax", "flax", "optax", "numpy"} <= set(content["versions"])
     assert content["device"]
+
+
+def cut_in_half(state: Path) -> None:
+    for path in state.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(state: Path) -> None:
+    shutil.rmtree(state)
+    state.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damaged_rounds", "damage", "message"),
+    [
+        ([3], cut_in_half, "round 3 is damaged; going on from the state after round 2, to"),
+        ([2, 3], empty, "round 3 and after round 2 is damaged; going on from the first round, to"),
+    ],
+)
+def test_a_damaged_state_is_said_and_made_good(
+    damaged: Path,
+    damaged_rounds: list[int],
+    damage: Callable[[Path], None],
+    message: str,
+    expected: list[Line],
+    caplog: pytest.LogCaptureFixture,
+):
+    for round_index in damaged_rounds:
+        damage(damaged / "checkpoints" / "trial_0" / str(round_index))
+    assert run(damaged) == expected
+    (said,) = (r.getMessage() for r in caplog.records if r.name.startswith("bbald_jax"))
+    assert message in said
+
+
+def assert_kept(result: Result, folder: Path, expected: list[Line], num_lines: int) -> int:
+    """One line says that the disk is full, and no line is lost; how many there are."""
+    assert result.exit_code == 2, (result.output, result.exception)
+    (line,) = result.stderr.splitlines()
+    assert "No space left on device; every finished round is kept" in line
+    lines = lines_of(folder)
+    assert lines == expected[: len(lines)]
+    assert len(lines) >= num_lines
+    return len(lines)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which can be filled."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path, expected: list[Line]):
+    folder, filler = small_disk / "results", small_disk / "filler"
+    command = [*options(CONFIG), f"--output-dir={folder}"]
+    num_lines = 0
+    for num_free in (0, 3, 5, 12, 20):  # pages; a state needs about 20
+        disk = os.statvfs(small_disk)
+        filler.write_bytes(bytes(max(0, disk.f_bavail - num_free) * disk.f_frsize))
+        result = CliRunner().invoke(cli.main, command)
+        num_lines = assert_kept(result, folder, expected, num_lines)
+        filler.unlink()
+    assert num_lines >= 2, "it must have failed in the middle, too"
+    assert CliRunner().invoke(cli.main, command).exit_code == 0
+    assert lines_of(folder) == expected
+
+
+def test_a_write_that_fails_loses_nothing(
+    tmp_path: Path, expected: list[Line], monkeypatch: pytest.MonkeyPatch
+):
+    # Without the right to mount: the results' own writes fail, one after another.
+    command = [*options(CONFIG), f"--output-dir={tmp_path}"]
+    fsync, num_lines = os.fsync, 0
+    for num_written in (0, 1, 2, 4):
+        written = itertools.count()
+
+        def fill(file: int, written=written, num_written=num_written) -> None:
+            if next(written) == num_written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(file)
+
+        monkeypatch.setattr(os, "fsync", fill)
+        result = CliRunner().invoke(cli.main, command)
+        num_lines = assert_kept(result, tmp_path, expected, num_lines)
+        monkeypatch.setattr(os, "fsync", fsync)
+    assert num_lines >= 2, "it must have failed in the middle, too"
+    assert CliRunner().invoke(cli.main, command).exit_code == 0
+    assert lines_of(tmp_path) == expected

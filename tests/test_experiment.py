@@ -200,7 +200,9 @@ def test_a_continued_run_is_compiled_like_a_new_one(
     learner = Learner(
         lambda key, x: None, jax.jit(fit_nothing), jax.jit(sample_nothing, static_argnums=3)
     )
-    loop = experiment.make_loop(CONFIG, digits)._replace(learner=learner)
+    # Another function than batchbald, which takes long to compile.
+    config = dataclasses.replace(CONFIG, acquisition="random")
+    loop = experiment.make_loop(config, digits)._replace(learner=learner)
     monkeypatch.setattr(experiment, "make_loop", lambda *_: loop)
     start = len(toy.COMPILED)
     run(tmp_path, num_lines=2)
@@ -268,7 +270,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(
         experiment, "make_loop", lambda *args: make_loop(*args)._replace(learner=learner)
     )
-    return dataclasses.replace(CONFIG, num_rounds=2)
+    return dataclasses.replace(CONFIG, acquisition="bald", num_rounds=2)
 
 
 def test_a_run_that_acquired_nothing_in_a_round_continues(tmp_path: Path, broken: Config):

@@ -22,6 +22,7 @@ from bbald_jax.joint import joint_entropy as joint_entropy
 from bbald_jax.joint import joint_mutual_information as joint_mutual_information
 from bbald_jax.selection import select_bald as select_bald
 from bbald_jax.selection import select_random as select_random
+from bbald_jax.session import Session as Session
 from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics
 from bbald_jax.typing import CandidateBatch as CandidateBatch
 from bbald_jax.typing import Diagnostics as Diagnostics

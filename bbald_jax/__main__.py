@@ -1,12 +1,17 @@
 """`bbald` and `python -m bbald_jax`: the command line, or one line on what it lacks."""
 
+import os
+import shlex
+import signal
 import sys
+import threading
 
 _EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "sklearn", "tqdm")
 
 
 def main() -> None:
     """Start the command line."""
+    _end_at_interrupt()
     try:
         from bbald_jax.cli import main as command_line
 
@@ -15,6 +20,33 @@ def main() -> None:
         if str(error.name).partition(".")[0] not in _EXTRA:
             raise
         sys.exit(f'bbald: no module {error.name!r}; run: pip install "bbald_jax[experiments]"')
+
+
+def _end_at_interrupt() -> None:
+    """Let Ctrl-C end the process at once, whatever it is doing.
+
+    What is finished is on disk, and a run that was killed continues, so there is nothing to clean
+    up. A KeyboardInterrupt would come only after compiled code has returned (minutes, in a large
+    fit), and is lost where it meets a callback.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background
+        return
+    # Blocked here and in all threads to come, so that it waits for `_wait_for_interrupt`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=_wait_for_interrupt, daemon=True).start()
+
+
+def _wait_for_interrupt() -> None:
+    signal.sigwait({signal.SIGINT})
+    message = "\ninterrupted"
+    if sys.argv[1:2] == ["run"]:
+        command = shlex.join(["bbald", *sys.argv[1:]])
+        message += f"; every finished round is kept. To continue: {command}"
+    if os.isatty(2):
+        message += "\x1b[?25h"  # the progress bar hides the cursor
+    # Not print: the main thread may hold its lock.
+    os.write(2, f"{message}\n".encode())
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Saving the state of a run, atomically, after every round."""
 
+import logging
+import os
+import re
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -7,6 +10,8 @@ import jax
 import orbax.checkpoint as ocp
 
 State = TypeVar("State")
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def save(folder: Path, round_index: int, state: object) -> None:
@@ -19,31 +24,58 @@ def save(folder: Path, round_index: int, state: object) -> None:
       folder: of this run; made if it is not there.
       round_index: rises from save to save.
       state: what to save.
+
+    Raises:
+      OSError: it cannot be written (the disk is full); the states before it are still there.
     """
     with _open(folder) as manager:
-        manager.save(round_index, args=ocp.args.StandardSave(state))
+        try:
+            manager.save(round_index, args=ocp.args.StandardSave(state))
+        except ValueError as error:
+            # TensorStore's way of saying OSError.
+            if code := re.search(r"os_error_code='(\d+)'", str(error)):
+                number = int(code.group(1))
+                raise OSError(number, os.strerror(number), str(folder)) from error
+            raise
 
 
 def restore(folder: Path, like: State, *, most_rounds: int) -> State:
-    """The last state saved after at most `most_rounds` rounds, or `like` when there is none.
+    """The last sound state saved after at most `most_rounds` rounds, or `like` when there is none.
 
-    States after more rounds are deleted: what they came from is about to be run again.
+    States after more rounds are deleted: what they came from is about to be run again. So are
+    damaged ones, and a warning is logged that names them.
 
     Args:
       folder: of this run.
       like: a state of the same structure, shapes and dtypes.
       most_rounds: how many rounds the caller has the results of.
     """
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    state, damaged = like, []
+    # Opened for each state: Orbax takes the last one for the pattern of those before it.
+    while (last := _last_round(folder)) is not None:
+        with _open(folder) as manager:
+            if last <= most_rounds:
+                try:
+                    arguments = ocp.args.StandardRestore(abstract)
+                    state = cast(State, manager.restore(last, args=arguments))
+                    break
+                except Exception:  # one of its own for each kind of damage
+                    damaged.append(f"round {last}")
+            manager.delete(last)
+    if damaged:
+        _LOGGER.warning(
+            "%s: the state after %s is damaged; going on from %s, to the same results",
+            folder,
+            " and after ".join(damaged),
+            "the first round" if last is None else f"the state after round {last}",
+        )
+    return state
+
+
+def _last_round(folder: Path) -> int | None:
     with _open(folder) as manager:
-        rounds = sorted(manager.all_steps())
-        for later in (r for r in rounds if r > most_rounds):
-            manager.delete(later)
-        usable = [r for r in rounds if r <= most_rounds]
-        if not usable:
-            return like
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        arguments = ocp.args.StandardRestore(abstract)
-        return cast(State, manager.restore(usable[-1], args=arguments))
+        return manager.latest_step()
 
 
 def _open(folder: Path) -> ocp.CheckpointManager:

@@ -1,12 +1,11 @@
 """The command line: `bbald run` and `bbald compare`."""
 
+import logging
 import math
-import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from rich.console import Console
@@ -52,6 +51,23 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except (ConfigError, ResultsError, DatasetFileError, DatasetUnavailableError) as error:
         raise _Refused(str(error)) from error
+
+
+@contextmanager
+def _kept_for_the_same_command(folder: Path) -> Iterator[None]:
+    """A full disk, or whatever else keeps a run from writing, in one line."""
+    # What Orbax raises it logs as well, with the tracebacks of all its threads.
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    except BrokenPipeError:  # whoever reads our output has had enough: click's to handle
+        raise
+    except OSError as error:
+        raise _Refused(
+            f"{folder}: {error.strerror or error}; every finished round is kept: mend that, and "
+            "run the same command again to continue."
+        ) from error
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -115,7 +131,7 @@ def run(output_dir: Path | None, **options: Any) -> None:
         "results", f"{config.dataset}-{config.acquisition}-seed{config.seed}"
     )
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    with _one_line_errors():
+    with _kept_for_the_same_command(folder), _one_line_errors(), results.locked(folder):
         is_there = results.open_folder(folder, vars(config), experiment.environment())
         lines = results.read_rounds(folder)
         last_trial_done = experiment.is_finished(lines, config.num_trials - 1)
@@ -124,10 +140,7 @@ def run(output_dir: Path | None, **options: Any) -> None:
         else:
             if is_there:
                 _say_where_it_continues(console, folder, config, lines)
-            try:
-                _run_with_progress(console, config, folder, lines)
-            except KeyboardInterrupt:
-                _stop_at_interrupt(console, folder)
+            _run_with_progress(console, config, folder, lines)
         _finish(console, config, folder)
 
 
@@ -180,12 +193,6 @@ def _num_done(line: Line, rounds_a_trial: int) -> int:
     """Rounds that are over with this line; a trial's last round ends it, however early."""
     rounds = rounds_a_trial if line["is_last"] else line["round"] + 1
     return line["trial"] * rounds_a_trial + rounds
-
-
-def _stop_at_interrupt(console: Console, folder: Path) -> NoReturn:
-    command = shlex.join(["bbald", *sys.argv[1:]])
-    console.print(f"interrupted; every finished round is in {folder}. To continue: {command}")
-    sys.exit(130)
 
 
 def _finish(console: Console, config: Config, folder: Path) -> None:

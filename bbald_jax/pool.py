@@ -70,6 +70,11 @@ def tell(pool: Pool, indices: Int[Array, "B"], labels: Int[Array, "B"]) -> Pool:
     )
 
 
+def skip(pool: Pool, indices: Int[Array, "B"]) -> Pool:
+    """Mark points as skipped: nobody could label them, and they are not asked for again."""
+    return pool._replace(status=_set(pool.status, indices, jnp.int8(SKIPPED)))
+
+
 def pending_indices(pool: Pool, *, capacity: int) -> Int[Array, "capacity"]:
     """Indices of the pending points, in order, padded with -1 to a static capacity."""
     return jnp.nonzero(pool.status == PENDING, size=capacity, fill_value=-1)[0].astype(jnp.int32)

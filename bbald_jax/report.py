@@ -29,10 +29,18 @@ def quartiles(values: Sequence[Any]) -> np.ndarray:
     return np.percentile(np.asarray(values), QUARTILES, axis=0, method="inverted_cdf")
 
 
-def labels_needed(lines: list[Line], accuracy: float) -> list[int | float]:
+def labels_needed(
+    lines: list[Line], accuracy: float, *, at_least: bool = False
+) -> list[int | float]:
     """For each trial, the labels acquired until the test accuracy first reached `accuracy`.
 
     Counted in whole test points, the initial labels not counted, infinity where it never did.
+
+    Args:
+      lines: of one run.
+      accuracy: a fraction.
+      at_least: count what was acquired so far for a trial that has not reached it but is not over
+        either, which will need more than that, instead of infinity.
     """
     return [
         min(
@@ -41,7 +49,9 @@ def labels_needed(lines: list[Line], accuracy: float) -> list[int | float]:
                 for line in trial
                 if line["num_correct"] >= results.num_correct_for(accuracy, line["num_test"])
             ),
-            default=math.inf,
+            default=trial[-1]["num_acquired"]
+            if at_least and not trial[-1]["is_last"]
+            else math.inf,
         )
         for trial in by_trial(lines)
     ]
@@ -175,9 +185,11 @@ def labels_needed_table(runs: dict[str, list[Line]], accuracies: Sequence[float]
         best = quartiles([max(line["accuracy"] for line in trial) for trial in trials])[1]
         cells = []
         for accuracy in accuracies:
+            # Trials that are not over can move a quartile, but only between these two.
+            bounds = (labels_needed(lines, accuracy, at_least=x) for x in (True, False))
             needed = [
-                "never" if np.isinf(count) else f"{count:.0f}"
-                for count in quartiles(labels_needed(lines, accuracy))
+                "not yet" if low != high else "never" if np.isinf(low) else f"{low:.0f}"
+                for low, high in zip(*map(quartiles, bounds), strict=True)
             ]
             cells.append(needed[1] if len(trials) == 1 else " / ".join(needed))
         table.add_row(name, str(len(trials)), f"{best:.2%}", *cells)

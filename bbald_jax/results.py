@@ -5,21 +5,48 @@ JSON object a round, written as the round ends.
 """
 
 import csv
+import fcntl
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-CONFIG, ROUNDS, TABLE = "config.json", "rounds.jsonl", "rounds.csv"
+from bbald_jax.files import write_atomically
+
+CONFIG, ROUNDS, TABLE, LOCK = "config.json", "rounds.jsonl", "rounds.csv", "lock"
 
 Line = dict[str, Any]
 
 
 class ResultsError(ValueError):
     """A results folder cannot be used as asked; the message says why and what to do."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a results folder; the lock dies with its process.
+
+    Args:
+      folder: made if it is not there.
+
+    Raises:
+      ResultsError: another process works there, or it is no results folder.
+    """
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResultsError(
+                f"{folder} is in use by another process; wait for it to end, or give another "
+                "--output-dir."
+            ) from None
+        yield
 
 
 def open_folder(folder: Path, config: Line, environment: Line) -> bool:
@@ -52,19 +79,25 @@ def open_folder(folder: Path, config: Line, environment: Line) -> bool:
                 "Give another --output-dir, or the options of that run."
             )
         return True
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(
+        folder / CONFIG, json.dumps({"config": config, **environment}, indent=2) + "\n"
+    )
+    return False
+
+
+def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ResultsError(f"{folder} is a file, not a folder; give another --output-dir.")
-    is_ours = (folder / CONFIG).exists()
-    if folder.exists() and not is_ours and any(p.suffix != ".tmp" for p in folder.iterdir()):
+    if not folder.exists() or (folder / CONFIG).exists():
+        return
+    # What a kill before the configuration was written leaves is no obstacle.
+    if any(path.name != LOCK and path.suffix != ".tmp" for path in folder.iterdir()):
         raise ResultsError(
             f"{folder} holds files but no {CONFIG}, so it is no results folder; give another "
             "--output-dir."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_atomically(
-        folder / CONFIG, json.dumps({"config": config, **environment}, indent=2) + "\n"
-    )
-    return False
 
 
 def read_config(folder: Path) -> Line:
@@ -122,7 +155,7 @@ def read_rounds(folder: Path) -> list[Line]:
 
 def write_rounds(folder: Path, lines: Iterable[Line]) -> None:
     """Replace all lines at once."""
-    _write_atomically(folder / ROUNDS, "".join(json.dumps(line) + "\n" for line in lines))
+    write_atomically(folder / ROUNDS, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def write_table(folder: Path, lines: list[Line]) -> None:
@@ -157,12 +190,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -1,5 +1,7 @@
 """Checkpoints: what is saved comes back, and a save that never finished is not there."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import chex
@@ -72,3 +74,38 @@ def test_states_after_rounds_that_are_lost_are_given_up(tmp_path: Path):
     chex.assert_trees_all_equal(restored, make_state(5))
     restored = checkpoint.restore(tmp_path, make_state(0), most_rounds=2)
     chex.assert_trees_all_equal(restored, make_state(0))
+
+
+def each_file(state: Path, change: Callable[[bytes], bytes]) -> None:
+    for path in state.rglob("*"):
+        if path.is_file():
+            path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: each_file(state, lambda content: content[: len(content) // 2]),
+        lambda state: each_file(state, lambda content: b""),
+        lambda state: each_file(state, lambda content: bytes(len(content))),
+        lambda state: (state / "default" / "_METADATA").unlink(),
+        lambda state: (state / "default" / "manifest.ocdbt").unlink(),
+        lambda state: shutil.rmtree(state / "default" / "d"),
+        lambda state: shutil.rmtree(state / "default"),
+    ],
+    ids=["cut", "empty", "zeros", "no metadata", "no manifest", "no data", "nothing"],
+)
+def test_a_damaged_state_is_named_and_the_one_before_it_restored(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+):
+    for seed in (1, 2):
+        checkpoint.save(tmp_path, seed, make_state(seed))
+    damage(tmp_path / "2")
+    restored = checkpoint.restore(tmp_path, make_state(0), most_rounds=9)
+    chex.assert_trees_all_equal(restored, make_state(1))
+    (said,) = (r.getMessage() for r in caplog.records if r.name.startswith("bbald_jax"))
+    assert f"{tmp_path}: the state after round 2 is damaged; going on from the state after" in said
+    # Its round can be saved again.
+    checkpoint.save(tmp_path, 2, make_state(2))
+    restored = checkpoint.restore(tmp_path, make_state(0), most_rounds=9)
+    chex.assert_trees_all_equal(restored, make_state(2))

@@ -1,8 +1,6 @@
 """The command line: what it explains, how it ends, and that it refuses in one line."""
 
 import gzip
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,6 +157,7 @@ def test_a_run_shows_its_rounds_ends_with_a_table_and_leaves_files(folder: Path,
     assert "0 2 22 83.75% 500 1.500 - 1.0 1.0 1.0" in text
     assert "continuing" not in text
     names = {"config.json", "rounds.jsonl", "rounds.csv", "learning_curve.png", "acquired.png"}
+    names |= {"lock"}
     assert {path.name for path in folder.iterdir()} == names
     assert results.read_config(folder) == vars(Config(num_rounds=2, acquisition_size=1))
 
@@ -183,26 +182,27 @@ def test_without_an_output_dir_the_folder_is_named_after_the_run(
     assert results.read_rounds(Path("results/digits-bald-seed3")) == LINES
 
 
-def test_an_interrupt_says_how_to_continue_and_is_no_success(
-    folder: Path, fake, monkeypatch: pytest.MonkeyPatch
-):
-    fake.insert(1, KeyboardInterrupt())
-    arguments = [*ARGUMENTS, "--output-dir", str(folder)]
-    monkeypatch.setattr(sys, "argv", ["/some/where/bbald", *arguments])
-    result = invoke(*arguments)
-    assert result.exit_code == 130
-    # On a line of its own length, to be copied.
-    assert f"To continue: bbald {shlex.join(arguments)}\n" in result.output
-    assert "Traceback" not in result.output
+def test_an_unfinished_run_continues(folder: Path, fake):
+    fake.insert(1, OSError(28, "No space left on device"))
+    result = invoke(*ARGUMENTS, "--output-dir", folder)
+    assert_refused(result, f"{folder}: No space left on device; every finished round is kept")
     assert results.read_rounds(folder) == LINES[:1]
     assert not (folder / "rounds.csv").exists()
 
     fake.pop(1)
-    result = invoke(*arguments)
+    result = invoke(*ARGUMENTS, "--output-dir", folder)
     assert result.exit_code == 0
     assert "continuing" in result.output
     assert "trial 0 after 1 finished rounds" in flat(result.output)
     assert results.read_rounds(folder) == LINES
+
+
+def test_a_folder_in_use_is_refused(folder: Path, fake):
+    with results.locked(folder):
+        before = set(folder.iterdir())
+        assert_refused(invoke(*ARGUMENTS, "--output-dir", folder), "in use by another process")
+        assert set(folder.iterdir()) == before
+    assert invoke(*ARGUMENTS, "--output-dir", folder).exit_code == 0
 
 
 def test_a_finished_run_is_reported_not_run_again(folder: Path, fake):

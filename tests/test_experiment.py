@@ -1,14 +1,12 @@
 """Experiments on disk: interrupted anywhere, they continue to the same lines, bit for bit."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from runs import lines_of, options, without_seconds
 
 from bbald_jax import cli, datasets, experiment, report, results
 from bbald_jax.datasets import Dataset
@@ -28,12 +27,6 @@ from bbald_jax.training import Learner
 
 CONFIG = Config(acquisition_size=3, num_samples=5, num_configurations=50, num_rounds=5)
 NUM_LINES = CONFIG.num_rounds + 1
-
-
-def options(config: Config = CONFIG) -> list[str]:
-    """The command line of a configuration: `run` and what is not a default."""
-    changed = {name: value for name, value in vars(config).items() if value != vars(Config())[name]}
-    return ["run", *(f"--{name.replace('_', '-')}={value}" for name, value in changed.items())]
 
 
 def open_folder(folder: Path, config: Config = CONFIG) -> bool:
@@ -48,15 +41,6 @@ def run(folder: Path, config: Config = CONFIG, num_lines: int | None = None) -> 
         pass
     rounds.close()  # type: ignore[attr-defined]
     return lines_of(folder)
-
-
-def lines_of(folder: Path) -> list[Line]:
-    return [without_seconds(line) for line in results.read_rounds(folder)]
-
-
-def without_seconds(line: Line) -> Line:
-    assert sum(name.startswith("seconds_") for name in line) == 3
-    return {name: value for name, value in line.items() if not name.startswith("seconds_")}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -216,7 +200,9 @@ def test_a_continued_run_is_compiled_like_a_new_one(
     learner = Learner(
         lambda key, x: None, jax.jit(fit_nothing), jax.jit(sample_nothing, static_argnums=3)
     )
-    loop = experiment.make_loop(CONFIG, digits)._replace(learner=learner)
+    # Another function than batchbald, which takes long to compile.
+    config = dataclasses.replace(CONFIG, acquisition="random")
+    loop = experiment.make_loop(config, digits)._replace(learner=learner)
     monkeypatch.setattr(experiment, "make_loop", lambda *_: loop)
     start = len(toy.COMPILED)
     run(tmp_path, num_lines=2)
@@ -284,7 +270,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(
         experiment, "make_loop", lambda *args: make_loop(*args)._replace(learner=learner)
     )
-    return dataclasses.replace(CONFIG, num_rounds=2)
+    return dataclasses.replace(CONFIG, acquisition="bald", num_rounds=2)
 
 
 def test_a_run_that_acquired_nothing_in_a_round_continues(tmp_path: Path, broken: Config):
@@ -301,7 +287,7 @@ def test_a_run_that_acquired_nothing_in_a_round_is_drawn(tmp_path: Path, broken:
 
 
 def files(folder: Path) -> dict[Path, tuple[int, bytes]]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != results.LOCK)
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
 
 
@@ -309,7 +295,7 @@ def test_the_command_line_reports_a_finished_run_and_leaves_it_alone(
     finished: Path, tmp_path: Path
 ):
     folder = shutil.copytree(finished, tmp_path / "results")
-    command = [*options(), f"--output-dir={folder}"]
+    command = [*options(CONFIG), f"--output-dir={folder}"]
     first = CliRunner().invoke(cli.main, command)
     assert first.exit_code == 0
     before = files(folder)
@@ -321,7 +307,7 @@ def test_the_command_line_reports_a_finished_run_and_leaves_it_alone(
 
 
 def test_the_command_line_says_that_it_continues(damaged: Path, expected: list[Line]):
-    result = CliRunner().invoke(cli.main, [*options(), f"--output-dir={damaged}"])
+    result = CliRunner().invoke(cli.main, [*options(CONFIG), f"--output-dir={damaged}"])
     assert result.exit_code == 0, result.output
     assert "continuing" in result.output
     assert "after 3 finished rounds" in " ".join(result.output.split())
@@ -335,64 +321,6 @@ def test_another_configuration_is_refused(finished: Path):
     assert result.exit_code == 2
     assert "acquisition is 'batchbald' there and 'bald' now" in " ".join(result.output.split())
     assert files(finished) == before
-
-
-def start(folder: Path, cache: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bbald_jax", *options(), f"--output-dir={folder}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
-            **os.environ,
-            # The runs that are killed compile once among them; `expected` compiled for itself.
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        },
-    )
-
-
-def kill_when(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not is_time():
-        assert process.poll() is None, f"it ended before it was killed:\n{process.communicate()[0]}"
-        assert time.monotonic() < deadline, "waited for too long"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-
-def test_a_killed_run_continues_to_the_same_lines(tmp_path: Path, expected: list[Line]):
-    folder = tmp_path / "results"
-    saved = folder / "checkpoints" / "trial_0"
-
-    def num_lines() -> int:
-        return len(results.read_rounds(folder))
-
-    def steps() -> list[Path]:
-        return list(saved.glob("*")) if saved.exists() else []
-
-    def kill(is_time: Callable[[], bool]) -> None:
-        kill_when(start(folder, tmp_path / "cache"), is_time)
-
-    # A line is written, its state is not.
-    kill(lambda: num_lines() >= 1)
-    assert 1 <= num_lines() < NUM_LINES
-    # While a state is being saved.
-    kill(lambda: num_lines() >= 2 and any("tmp" in step.name for step in steps()))
-    assert 2 <= num_lines() < NUM_LINES
-    # A state was saved.
-    newest = max((int(step.name) for step in steps() if step.name.isdecimal()), default=0)
-    kill(lambda: (saved / str(newest + 1)).exists())
-    assert newest + 1 <= num_lines() < NUM_LINES
-
-    last = start(folder, tmp_path / "cache")
-    output, _ = last.communicate(timeout=120)
-    assert last.returncode == 0, output
-    assert "continuing" in output
-    assert lines_of(folder) == expected
-    assert {"rounds.csv", "learning_curve.png", "acquired.png"} <= set(os.listdir(folder))
 
 
 REPEATS = 3
@@ -486,3 +414,95 @@ def test_the_configuration_and_the_versions_are_on_disk(finished: Path):
     assert content["config"] == dataclasses.asdict(CONFIG)
     assert {"python", "jax", "flax", "optax", "numpy"} <= set(content["versions"])
     assert content["device"]
+
+
+def cut_in_half(state: Path) -> None:
+    for path in state.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(state: Path) -> None:
+    shutil.rmtree(state)
+    state.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damaged_rounds", "damage", "message"),
+    [
+        ([3], cut_in_half, "round 3 is damaged; going on from the state after round 2, to"),
+        ([2, 3], empty, "round 3 and after round 2 is damaged; going on from the first round, to"),
+    ],
+)
+def test_a_damaged_state_is_said_and_made_good(
+    damaged: Path,
+    damaged_rounds: list[int],
+    damage: Callable[[Path], None],
+    message: str,
+    expected: list[Line],
+    caplog: pytest.LogCaptureFixture,
+):
+    for round_index in damaged_rounds:
+        damage(damaged / "checkpoints" / "trial_0" / str(round_index))
+    assert run(damaged) == expected
+    (said,) = (r.getMessage() for r in caplog.records if r.name.startswith("bbald_jax"))
+    assert message in said
+
+
+def assert_kept(result: Result, folder: Path, expected: list[Line], num_lines: int) -> int:
+    """One line says that the disk is full, and no line is lost; how many there are."""
+    assert result.exit_code == 2, (result.output, result.exception)
+    (line,) = result.stderr.splitlines()
+    assert "No space left on device; every finished round is kept" in line
+    lines = lines_of(folder)
+    assert lines == expected[: len(lines)]
+    assert len(lines) >= num_lines
+    return len(lines)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, which can be filled."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path, expected: list[Line]):
+    folder, filler = small_disk / "results", small_disk / "filler"
+    command = [*options(CONFIG), f"--output-dir={folder}"]
+    num_lines = 0
+    for num_free in (0, 3, 5, 12, 20):  # pages; a state needs about 20
+        disk = os.statvfs(small_disk)
+        filler.write_bytes(bytes(max(0, disk.f_bavail - num_free) * disk.f_frsize))
+        result = CliRunner().invoke(cli.main, command)
+        num_lines = assert_kept(result, folder, expected, num_lines)
+        filler.unlink()
+    assert num_lines >= 2, "it must have failed in the middle, too"
+    assert CliRunner().invoke(cli.main, command).exit_code == 0
+    assert lines_of(folder) == expected
+
+
+def test_a_write_that_fails_loses_nothing(
+    tmp_path: Path, expected: list[Line], monkeypatch: pytest.MonkeyPatch
+):
+    # Without the right to mount: the results' own writes fail, one after another.
+    command = [*options(CONFIG), f"--output-dir={tmp_path}"]
+    fsync, num_lines = os.fsync, 0
+    for num_written in (0, 1, 2, 4):
+        written = itertools.count()
+
+        def fill(file: int, written=written, num_written=num_written) -> None:
+            if next(written) == num_written:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(file)
+
+        monkeypatch.setattr(os, "fsync", fill)
+        result = CliRunner().invoke(cli.main, command)
+        num_lines = assert_kept(result, tmp_path, expected, num_lines)
+        monkeypatch.setattr(os, "fsync", fsync)
+    assert num_lines >= 2, "it must have failed in the middle, too"
+    assert CliRunner().invoke(cli.main, command).exit_code == 0
+    assert lines_of(tmp_path) == expected

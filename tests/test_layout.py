@@ -17,6 +17,7 @@ LIBRARY = Path(bb.__file__).parent
 #: A file may import the files before it, never those after it.
 ORDER = (
     "typing",
+    "files",
     "validation",
     "entropy",
     "tiling",
@@ -30,6 +31,8 @@ ORDER = (
     "batchbald",
     "acquisition",
     "pool",
+    "answers",
+    "session",
     "models",
     "posterior",
     "training",
@@ -97,6 +100,8 @@ for acquisition in bb.catalogue(num_configurations=4).values():
     acquisition.select(
         key, bb.Inputs(log_probs), batch_size=2, available=available, pending=None
     )
+session = bb.Session(3, 2)
+session.tell(session.ask(log_probs, 1, "bald"), [0])
 extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich"}
 print(sorted(extra & set(sys.modules)))
 """

@@ -130,3 +130,10 @@ def test_no_label_leaves_the_point_as_it_is():
 def test_pending_points_are_listed():
     pool = pools.ask(pools.init_pool(5), jnp.array([4, -1, 2]))
     assert pools.pending_indices(pool, capacity=3).tolist() == [2, 4, -1]
+
+
+def test_skipped_points_are_neither_pending_nor_available():
+    pool = pools.skip(pools.ask(pools.init_pool(4), jnp.array([1, 2])), jnp.array([-1, 2]))
+    assert pool.status.tolist() == [UNLABELLED, PENDING, SKIPPED, UNLABELLED]
+    assert pools.pending_indices(pool, capacity=2).tolist() == [1, -1]
+    assert pools.available(pool).tolist() == [True, False, False, True]

@@ -14,13 +14,30 @@ README = Path(__file__).parents[1] / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
+def example(part: str) -> str:
+    """The one example that contains `part`."""
+    (found,) = (text for text in EXAMPLES if part in text)
+    return found
+
+
 def test_selecting_a_batch_from_an_array(capsys: pytest.CaptureFixture[str]):
     names: dict = {}
-    exec(EXAMPLES[0], names)
+    exec(example("select_batchbald"), names)
     batch = names["batch"]
     assert len(set(batch.indices.tolist())) == 10
     assert np.all(np.diff(batch.scores) > 0)
     assert str(batch.indices) in capsys.readouterr().out
+
+
+def test_people_who_label(make_log_probs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    # The default of 10,000 configurations is not for tests.
+    monkeypatch.setattr("bbald_jax.session.catalogue", lambda: bb.catalogue(num_configurations=50))
+    names: dict = {"bb": bb, "log_probs": make_log_probs(1000, 50, 3)}
+    exec(example("bb.Session"), names)
+    assert names["points"].size == 4
+    assert sorted(names["labels"].tolist()) == [0, 0, 1, 2]
+    assert (names["session"].pending.size, names["session"].skipped.size) == (5, 1)
 
 
 def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str]):
@@ -29,5 +46,5 @@ def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str]):
     x = jnp.asarray(rng.normal(size=(200, 4)), jnp.float32) + classes[:, None]
     validation = bb.pool.Labelled(x[:50], classes[:50], jnp.int32(50))
     data = bb.loop.Data(x, classes, validation, x[50:100], classes[50:100])
-    exec(EXAMPLES[1], {"jax": jax, "bb": bb, "data": data})
+    exec(example("bb.loop"), {"jax": jax, "bb": bb, "data": data})
     assert len(capsys.readouterr().out.splitlines()) == 11

@@ -26,6 +26,7 @@ def make_lines(trial: int, counts: list[int], num_test: int = 100, step: int = 1
             "num_test": num_test,
             "accuracy": count / num_test,
             "nll": 0.25,
+            "is_last": i == len(counts) - 1,
             "indices": [] if i == len(counts) - 1 else [2 * i, 2 * i + 1],
             "classes": [] if i == len(counts) - 1 else [i % 10, 9],
             "scores": [] if i == len(counts) - 1 else [0.5, 0.875],
@@ -114,6 +115,25 @@ def test_the_table_of_labels_needed_holds_the_quartiles(needed: list[float], cel
     text = text_of(report.labels_needed_table({"runs/one": lines}, [0.9]))
     (row,) = (line for line in text.splitlines() if "runs/one" in line)
     assert row.split()[:2] == ["runs/one", "6"]
+    assert row.strip().endswith(f" {cell}")
+
+
+@pytest.mark.parametrize(
+    ("needed", "cell"),
+    [
+        ([], "not yet"),
+        ([10], "10 / 10 / not yet"),
+        ([10, 20], "10 / 20 / not yet"),
+        ([10, 30], "10 / not yet / not yet"),  # the one that is not over may need 21 to 29
+        ([10, math.inf, math.inf], "10 / not yet / never"),
+    ],
+)
+def test_what_an_unfinished_trial_may_still_change_is_not_yet_known(needed: list[float], cell: str):
+    lines = trials_that_need(needed)
+    unfinished = make_lines(9, [5, 5, 5])  # 20 acquired
+    unfinished[-1]["is_last"] = False
+    text = text_of(report.labels_needed_table({"runs/one": [*lines, *unfinished]}, [0.9]))
+    (row,) = (line for line in text.splitlines() if "runs/one" in line)
     assert row.strip().endswith(f" {cell}")
 
 

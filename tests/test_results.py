@@ -87,7 +87,24 @@ def test_a_foreign_folder_is_refused(tmp_path: Path, name: str):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_lock_is_for_one_and_leaves_foreign_folders_alone(tmp_path: Path):
+    with results.locked(tmp_path / "results"):
+        assert not results.open_folder(tmp_path / "results", CONFIG, ENVIRONMENT)
+        with (
+            pytest.raises(ResultsError, match=r"results is in use by another process"),
+            results.locked(tmp_path / "results"),
+        ):
+            pass
+    with results.locked(tmp_path / "results"):
+        pass
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ResultsError, match="no results folder"), results.locked(tmp_path):
+        pass
+    assert not (tmp_path / "lock").exists()
+
+
 def test_a_kill_before_the_configuration_is_no_obstacle(tmp_path: Path):
+    (tmp_path / "lock").touch()
     (tmp_path / "config.json.tmp").write_text('{"conf')
     assert not results.open_folder(tmp_path, CONFIG, ENVIRONMENT)
     assert results.read_config(tmp_path) == CONFIG

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import MakeLogProbs, assert_nats
+from conftest import MakeLogProbs, assert_nats, temporary_bytes
 from hypothesis import strategies as st
 
 import bbald_jax as bb
@@ -118,6 +118,13 @@ def test_a_score_of_minus_infinity_still_comes_before_what_is_not_available():
     np.testing.assert_array_equal(batch.indices, [3, 1, 4, -1])
 
 
+def test_a_score_that_is_not_a_number_is_never_chosen_and_is_counted():
+    batch = select_top([0.1, np.nan, 0.3, np.nan, -np.inf, np.inf], 6, mask(1, 2, 4, 5))
+    np.testing.assert_array_equal(batch.indices, [5, 2, 4, -1, -1, -1])
+    np.testing.assert_array_equal(batch.gains[3:], [0, 0, 0])
+    assert batch.diagnostics.num_invalid == 2
+
+
 @hypothesis.given(
     st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0]), min_size=6, max_size=6),
     st.lists(st.booleans(), min_size=6, max_size=6),
@@ -174,6 +181,12 @@ def test_bald_never_chooses_invalid_points_and_counts_them(make_log_probs: MakeL
     assert np.all(np.isfinite(batch.scores))
     assert np.all(np.isfinite(batch.gains))
     assert batch.diagnostics.num_invalid == 3  # point 4 too, though it is not available
+
+
+def test_bald_does_not_copy_the_predictions():
+    log_probs = jax.ShapeDtypeStruct((20_000, 100, 10), jnp.float32)
+    needed = temporary_bytes(lambda x: bb.select_bald(x, batch_size=10), log_probs)
+    assert needed < 4 * log_probs.size / 10
 
 
 def test_bald_without_jit_and_under_an_outer_jit(make_log_probs: MakeLogProbs):

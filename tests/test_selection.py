@@ -233,7 +233,7 @@ for select in (bald, batchbald):
             print("accepted", wrong.dtype, wrong.shape)
 for function in bb.catalogue(num_configurations=10).values():
     batch = function.select(
-        jax.random.key(0), bb.Inputs(np.asarray(log_probs)), batch_size=2,
+        jax.random.key(0), bb.Inputs(*2 * [np.asarray(log_probs)]), batch_size=2,
         available=np.array([0, 1, 1, 1, 0, 0], bool), pending=np.array([3, -1]))
     print(sorted(batch.indices.tolist()))
 """
@@ -243,7 +243,7 @@ def test_masks_are_checked_and_may_be_numpy_arrays():
     result = subprocess.run(
         [sys.executable, "-c", _WITHOUT_TYPE_CHECKS], capture_output=True, text=True, check=False
     )
-    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 3, result.stderr
+    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 12, result.stderr
 
 
 def test_no_points_at_all_are_refused():

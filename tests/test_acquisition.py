@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from conftest import MakeLogProbs, assert_nats
 
 import bbald_jax as bb
@@ -237,3 +238,38 @@ def test_a_function_of_ones_own_fits_the_seam(log_probs: jax.Array):
 
     own = bb.Acquisition("highest-index", (), select_highest_index)
     np.testing.assert_array_equal(select(own, None, (0, 1, 4, 5)).indices, [5, 4, 1])
+
+
+def test_a_function_of_ones_own_runs_in_the_loop():
+    """The gain of a label about the targets that are predicted worst, say."""
+
+    def select_for_hard_targets(
+        key: jax.Array,
+        inputs: bb.Inputs,
+        *,
+        batch_size: int,
+        available: jax.Array,
+        pending: jax.Array,
+    ) -> bb.CandidateBatch:
+        targets = inputs.target_log_probs
+        assert targets is not None
+        hardest = jax.lax.top_k(bb.variation_ratio(targets), 3)[1]
+        scores = bb.epig(inputs.log_probs, targets[hardest])
+        available = bb.without_pending(available, pending)
+        return bb.select_top(scores, batch_size=batch_size, available=available)
+
+    own = bb.Acquisition("hard-targets", ("log_probs", "target_log_probs"), select_for_hard_targets)
+
+    def guess(key: jax.Array, state: None, x: jax.Array, num_samples: int) -> jax.Array:
+        return jax.nn.log_softmax(jax.random.normal(key, (len(x), num_samples, 3)))
+
+    learner = bb.Learner(lambda key, x: None, lambda *_: None, guess)
+    loop = bb.loop.Loop(learner, own, batch_size=2, num_samples=8, capacity=9)
+    x, y = toy.blobs(0, 30, spread=1.5)
+    data = bb.loop.Data(x, y, toy.nothing(), *toy.blobs(1, 20), x_target=toy.blobs(2, 10)[0])
+    state = bb.loop.init(KEY, y, num_classes=toy.NUM_CLASSES, initial_per_class=1)
+    rounds = [measured for _, measured, _ in bb.loop.run(loop, state, data, num_rounds=3)]
+    acquired = [i for r in rounds if r.batch is not None for i in r.batch.indices.tolist()]
+    assert len(set(acquired)) == 6
+    assert set(acquired) <= set(range(30))
+    assert [int(r.num_labelled) for r in rounds] == [3, 5, 7, 9]

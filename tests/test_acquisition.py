@@ -172,9 +172,8 @@ def test_broken_points_are_never_chosen_and_are_counted(
         assert_nats(batch.scores, expected.scores, 2e-6)
 
 
-@pytest.mark.parametrize("num_points", [1, 2])
-def test_fewer_points_than_slots(function: bb.Acquisition, log_probs: jax.Array, num_points: int):
-    few = log_probs[:num_points]
+def test_fewer_points_than_slots(function: bb.Acquisition, log_probs: jax.Array):
+    few, num_points = log_probs[:2], 2
     batch = function.select(
         KEY,
         bb.Inputs(few, few),

@@ -14,10 +14,20 @@ import bbald_jax as bb
 from bbald_jax import scores as scores_module
 
 ALL = (0, 1, 2, 3, 4, 5)
+# Six times one question whose answer says which of three samples is true.
+COPIES = jnp.tile(jnp.log(jnp.eye(3))[None], (6, 1, 1))
 
 
 def mask(*available: int) -> jax.Array:
     return jnp.isin(jnp.arange(6), jnp.asarray(available, jnp.int32))
+
+
+def select(
+    log_probs: jax.Array, available: tuple[int, ...] = ALL, pending: tuple[int, ...] = ()
+) -> bb.CandidateBatch:
+    """Four of six points; always with the same shapes, so that most tests share one compilation."""
+    padded = jnp.asarray([*pending, -1, -1, -1][:3], jnp.int32)
+    return bb.select_kbald(log_probs, batch_size=4, available=mask(*available), pending=padded)
 
 
 def assert_is_greedy(
@@ -63,12 +73,11 @@ def test_equals_the_brute_force(make_log_probs: MakeLogProbs, shape: tuple, opti
 
 def test_equals_the_greedy_batch_of_the_brute_force(make_log_probs: MakeLogProbs):
     log_probs = make_log_probs(6, 4, 3)
-    batch = bb.select_kbald(
-        log_probs, batch_size=3, available=mask(0, 2, 3, 4), pending=jnp.asarray([5, -1, 2, 5])
-    )
-    indices, gains = reference.select_kbald(log_probs, 3, available=(0, 2, 3, 4), pending=(5, 2))
-    np.testing.assert_array_equal(batch.indices, indices)
-    assert_nats(batch.gains, gains)
+    batch = select(log_probs, (0, 2, 3, 4), pending=(5, 2, 5))
+    indices, gains = reference.select_kbald(log_probs, 4, available=(0, 2, 3, 4), pending=(5, 2))
+    np.testing.assert_array_equal(batch.indices, [*indices, -1])
+    assert_nats(batch.gains, [*gains, 0])
+    assert batch.scores[3] == batch.scores[2]
 
 
 @hypothesis.given(
@@ -77,9 +86,7 @@ def test_equals_the_greedy_batch_of_the_brute_force(make_log_probs: MakeLogProbs
     st.lists(st.integers(-1, 5), min_size=3, max_size=3),
 )
 def test_every_choice_is_greedy(log_probs: jax.Array, available: set[int], pending: list[int]):
-    batch = bb.select_kbald(
-        log_probs, batch_size=4, available=mask(*available), pending=jnp.asarray(pending)
-    )
+    batch = select(log_probs, tuple(available), tuple(pending))
     conditions = tuple(dict.fromkeys(i for i in pending if i >= 0))
     assert_is_greedy(batch, log_probs, tuple(sorted(available)), conditions)
 
@@ -87,8 +94,7 @@ def test_every_choice_is_greedy(log_probs: jax.Array, available: set[int], pendi
 @hypothesis.given(st.permutations(range(6)))
 def test_order_of_the_pool_does_not_matter(make_log_probs: MakeLogProbs, order: list[int]):
     log_probs = make_log_probs(6, 4, 3)
-    batch = bb.select_kbald(log_probs[np.array(order)], batch_size=4)
-    expected = bb.select_kbald(log_probs, batch_size=4)
+    batch, expected = select(log_probs[np.array(order)]), select(log_probs)
     np.testing.assert_array_equal(np.array(order)[batch.indices], expected.indices)
 
 
@@ -96,26 +102,23 @@ def test_two_points_are_those_of_batchbald(make_log_probs: MakeLogProbs):
     # Up to two labels the expansion is the joint mutual information itself.
     for seed in range(5):
         log_probs = make_log_probs(6, 4, 3, seed=seed)
-        batch = bb.select_kbald(log_probs, batch_size=2)
-        assert batch.indices.tolist() == reference.select_batchbald(log_probs, 2)
-        assert_nats(batch.scores[-1], reference.joint_mutual_information(log_probs[batch.indices]))
+        batch = select(log_probs)
+        first = batch.indices[:2]
+        assert first.tolist() == reference.select_batchbald(log_probs, 2)
+        assert_nats(batch.scores[1], reference.joint_mutual_information(log_probs[first]))
 
 
 def test_gains_fall_below_zero_and_the_batch_is_filled_all_the_same():
-    # Noiseless copies of one question: each takes off its whole score for each one chosen before.
-    log_probs = jnp.tile(jnp.log(jnp.eye(3))[None], (6, 1, 1))
-    batch = bb.select_kbald(log_probs, batch_size=4)
+    # Each copy takes off its whole score for each one chosen before.
+    batch = select(COPIES)
     assert_nats(batch.gains, np.log(3) * np.array([1, 0, -1, -2]))
     assert_nats(batch.scores, np.log(3) * np.array([1, 1, 0, -2]))
 
 
 def test_of_equal_gains_the_lowest_index_comes_first():
     flat = jnp.full((6, 4, 3), -jnp.log(3.0))
-    batch = bb.select_kbald(flat, batch_size=4, available=mask(1, 2, 4, 5))
-    np.testing.assert_array_equal(batch.indices, [1, 2, 4, 5])
-    copies = jnp.tile(jnp.log(jnp.eye(3))[None], (6, 1, 1))
-    batch = bb.select_kbald(copies, batch_size=3, available=mask(2, 3, 5))
-    np.testing.assert_array_equal(batch.indices, [2, 3, 5])
+    np.testing.assert_array_equal(select(flat, (1, 2, 4, 5)).indices, [1, 2, 4, 5])
+    np.testing.assert_array_equal(select(COPIES, (2, 3, 5)).indices, [2, 3, 5, -1])
 
 
 def test_points_that_are_not_numbers_are_neither_chosen_nor_conditions(
@@ -123,10 +126,8 @@ def test_points_that_are_not_numbers_are_neither_chosen_nor_conditions(
 ):
     log_probs = make_log_probs(6, 4, 3)
     broken = log_probs.at[1].set(jnp.nan).at[4, 0, 2].set(jnp.inf)
-    batch = bb.select_kbald(broken, batch_size=5, pending=jnp.asarray([1, 3]))
-    expected = bb.select_kbald(
-        log_probs, batch_size=5, available=mask(0, 2, 5), pending=jnp.asarray([3, -1])
-    )
+    batch = select(broken, pending=(1, 3))
+    expected = select(log_probs, (0, 2, 5), pending=(3,))
     np.testing.assert_array_equal(batch.indices, expected.indices)
     assert_nats(batch.scores, expected.scores)
     assert batch.diagnostics.num_invalid == 2

@@ -20,9 +20,19 @@ from bbald_jax.joint import (
 )
 from bbald_jax.joint import joint_entropy as joint_entropy
 from bbald_jax.joint import joint_mutual_information as joint_mutual_information
+from bbald_jax.kbald import select_kbald as select_kbald
+from bbald_jax.scores import epig as epig
+from bbald_jax.scores import margin as margin
+from bbald_jax.scores import mean_std as mean_std
+from bbald_jax.scores import variation_ratio as variation_ratio
 from bbald_jax.selection import select_bald as select_bald
 from bbald_jax.selection import select_random as select_random
+from bbald_jax.selection import select_top as select_top
+from bbald_jax.selection import without_pending as without_pending
 from bbald_jax.session import Session as Session
+from bbald_jax.stochastic import perturb_power as perturb_power
+from bbald_jax.stochastic import perturb_softmax as perturb_softmax
+from bbald_jax.stochastic import perturb_softrank as perturb_softrank
 from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics
 from bbald_jax.typing import CandidateBatch as CandidateBatch
 from bbald_jax.typing import Diagnostics as Diagnostics

@@ -8,20 +8,26 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from bbald_jax import entropy, scores, stochastic
 from bbald_jax.batchbald import select_batchbald
-from bbald_jax.selection import select_bald, select_random, without_pending
-from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending
+from bbald_jax.kbald import select_kbald
+from bbald_jax.selection import select_random, select_top, without_pending
+from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending, TargetLogProbs
+from bbald_jax.validation import invalid_points
 
 
 class Inputs(NamedTuple):
-    """What an acquisition function may look at.
+    """What an acquisition function may look at; None where the function does not require it.
 
     Attributes:
-      log_probs: `[N, K, C]`, predictions for the pool; None where the function requires none.
+      log_probs: `[N, K, C]`, predictions for the pool.
+      target_log_probs: `[T, K, C]`, predictions for the target points, by the same K networks.
     """
 
     log_probs: LogProbs | None
+    target_log_probs: TargetLogProbs | None = None
 
 
 class Acquisition(NamedTuple):
@@ -33,11 +39,61 @@ class Acquisition(NamedTuple):
       select: `select(key, inputs, *, batch_size, available, pending) -> CandidateBatch`, pure and
         jit-able with static `batch_size`. `available` is `[N]` bool; `pending` is `[P]`, padded
         with -1, points whose labels are still out: they are never returned.
+      description: one line.
     """
 
     name: str
     requires: tuple[str, ...]
     select: Callable[..., CandidateBatch]
+    description: str = ""
+
+
+def _log_probs(inputs: Inputs) -> LogProbs:
+    if inputs.log_probs is None:
+        raise ValueError("inputs.log_probs: this acquisition function requires predictions")
+    return jnp.asarray(inputs.log_probs)
+
+
+def _target_log_probs(inputs: Inputs) -> TargetLogProbs:
+    if inputs.target_log_probs is None:
+        raise ValueError(
+            "inputs.target_log_probs: this acquisition function requires predictions for target "
+            "points, by the same posterior samples as those for the pool"
+        )
+    return jnp.asarray(inputs.target_log_probs)
+
+
+def _top(
+    name: str,
+    score: Callable[[Key, Inputs, Available], Float[Array, "N"]],
+    description: str,
+    requires: tuple[str, ...] = ("log_probs",),
+) -> Acquisition:
+    """The B points of highest score; `score` sees which points it may choose from."""
+
+    def select(
+        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
+    ) -> CandidateBatch:
+        is_invalid = invalid_points(_log_probs(inputs))
+        available = without_pending(available & ~is_invalid, pending)
+        return select_top(
+            score(key, inputs, available),
+            batch_size=batch_size,
+            available=available,
+            num_invalid=jnp.sum(is_invalid),
+        )
+
+    return Acquisition(name, requires, select, description)
+
+
+def _pointwise(
+    name: str, score: Callable[[LogProbs], Float[Array, "N"]], description: str
+) -> Acquisition:
+    return _top(name, lambda key, inputs, available: score(_log_probs(inputs)), description)
+
+
+def _bald(inputs: Inputs) -> Float[Array, "N"]:
+    return entropy.mutual_information(_log_probs(inputs))
 
 
 def _select_random(
@@ -48,23 +104,48 @@ def _select_random(
     return select_random(key, batch_size=batch_size, available=available)
 
 
-def _select_bald(
+def _select_kbald(
     key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
 ) -> CandidateBatch:
     del key
-    available = without_pending(available, pending)
-    return select_bald(_log_probs(inputs), batch_size=batch_size, available=available)
+    return select_kbald(
+        _log_probs(inputs), batch_size=batch_size, available=available, pending=pending
+    )
 
 
-#: Points uniformly at random.
-random = Acquisition("random", (), _select_random)
+random = Acquisition("random", (), _select_random, "points uniformly at random")
 
-#: The points of highest mutual information between their own label and the parameters.
-bald = Acquisition("bald", ("log_probs",), _select_bald)
+predictive_entropy = _pointwise(
+    "predictive-entropy", entropy.predictive_entropy, "highest entropy of the mean prediction"
+)
+
+margin = _pointwise(
+    "margin",
+    scores.margin,
+    "smallest difference between the two likeliest classes of the mean prediction",
+)
+
+variation_ratio = _pointwise(
+    "variation-ratio",
+    scores.variation_ratio,
+    "lowest probability of the likeliest class of the mean prediction",
+)
+
+mean_std = _pointwise(
+    "mean-std",
+    scores.mean_std,
+    "largest standard deviation of the samples' probabilities, averaged over the classes",
+)
+
+bald = _pointwise(
+    "bald",
+    entropy.mutual_information,
+    "highest mutual information between a point's own label and the parameters",
+)
 
 
 def batchbald(num_configurations: int = 10_000) -> Acquisition:
-    """The batch of highest joint mutual information, with M = `num_configurations`."""
+    """BatchBALD with M = `num_configurations`."""
 
     def select(
         key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
@@ -78,16 +159,61 @@ def batchbald(num_configurations: int = 10_000) -> Acquisition:
             pending=pending,
         )
 
-    return Acquisition("batchbald", ("log_probs",), select)
+    description = (
+        "highest mutual information between the batch's labels, jointly, and the parameters"
+    )
+    return Acquisition("batchbald", ("log_probs",), select, description)
+
+
+power_bald = _top(
+    "power-bald",
+    lambda key, inputs, available: stochastic.perturb_power(key, _bald(inputs)),
+    "drawn with probability proportional to the BALD score",
+)
+
+softmax_bald = _top(
+    "softmax-bald",
+    lambda key, inputs, available: stochastic.perturb_softmax(key, _bald(inputs)),
+    "drawn with probability proportional to exp(BALD score)",
+)
+
+softrank_bald = _top(
+    "softrank-bald",
+    lambda key, inputs, available: stochastic.perturb_softrank(
+        key, _bald(inputs), available=available
+    ),
+    "drawn with probability proportional to 1 / rank by BALD score",
+)
+
+epig = _top(
+    "epig",
+    lambda key, inputs, available: scores.epig(_log_probs(inputs), _target_log_probs(inputs)),
+    "highest mutual information between a point's label and those of the target points",
+    requires=("log_probs", "target_log_probs"),
+)
+
+kbald = Acquisition(
+    "kbald",
+    ("log_probs",),
+    _select_kbald,
+    "BALD scores less the mutual information of each pair of labels in the batch",
+)
 
 
 def catalogue(*, num_configurations: int = 10_000) -> dict[str, Acquisition]:
     """Every acquisition function by name; `num_configurations` goes to those that sample."""
-    functions = (batchbald(num_configurations), bald, random)
+    functions = (
+        random,
+        predictive_entropy,
+        margin,
+        variation_ratio,
+        mean_std,
+        bald,
+        batchbald(num_configurations),
+        power_bald,
+        softmax_bald,
+        softrank_bald,
+        epig,
+        kbald,
+    )
     return {function.name: function for function in functions}
-
-
-def _log_probs(inputs: Inputs) -> LogProbs:
-    if inputs.log_probs is None:
-        raise ValueError("inputs.log_probs: this acquisition function requires predictions")
-    return jnp.asarray(inputs.log_probs)

@@ -23,6 +23,11 @@ def xlogx(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return x * jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
 
 
+def mean_probs(log_probs: LogProbs) -> Float[Array, "N C"]:
+    """The prediction averaged over the samples, `p(c) = mean_k p(y=c | w_k)`."""
+    return jnp.mean(jnp.exp(log_probs), axis=1)
+
+
 @jax.jit
 def predictive_entropy(log_probs: LogProbs) -> Float[Array, "N"]:
     """Entropy of the label under the averaged prediction, H[y_n] (total uncertainty).
@@ -38,8 +43,7 @@ def predictive_entropy(log_probs: LogProbs) -> Float[Array, "N"]:
     Source: Gal, Islam, Ghahramani (2017), section 4, "max entropy".
     """
     assert_log_probs(log_probs)
-    mean_probs = jnp.mean(jnp.exp(log_probs), axis=1)
-    return -jnp.sum(xlogx(mean_probs), axis=-1)
+    return -jnp.sum(xlogx(mean_probs(log_probs)), axis=-1)
 
 
 @jax.jit

@@ -47,15 +47,18 @@ class Data(NamedTuple):
       x: `[N, ...]`, the pool.
       y: `[N]` int32, its classes, which only the oracle sees.
       validation: for early stopping; `num_examples` 0 where there is none.
-      x_test: `[T, ...]`.
-      y_test: `[T]` int32.
+      x_test: `[S, ...]`.
+      y_test: `[S]` int32.
+      x_target: `[T, ...]`, inputs like those that the model will have to predict, for acquisition
+        functions that require `target_log_probs` (EPIG); None where none does.
     """
 
     x: Float[Array, "N ..."]
     y: Int[Array, "N"]
     validation: Labelled
-    x_test: Float[Array, "T ..."]
-    y_test: Int[Array, "T"]
+    x_test: Float[Array, "S ..."]
+    y_test: Int[Array, "S"]
+    x_target: Float[Array, "T ..."] | None = None
 
 
 class LoopState(NamedTuple):
@@ -160,11 +163,24 @@ def _measure(log_probs: LogProbs, classes: Int[Array, "N"]) -> Evaluation:
 
 
 def predict(loop: Loop, state: LoopState, learned: Any, data: Data) -> Inputs:
-    """What the acquisition function requires: K sampled predictions for the pool, or nothing."""
-    if "log_probs" not in loop.acquisition.requires:
-        return Inputs(None)
-    key = _round_key(state, "predict")
-    return Inputs(loop.learner.sample(key, learned, data.x, loop.num_samples))
+    """What the acquisition function requires: K sampled predictions for pool and targets, or less.
+
+    Raises:
+      ValueError: it requires predictions for targets, and `data` has none.
+    """
+    # One key for both: sample k must be the same network in the pool and in the targets.
+    key, requires = _round_key(state, "predict"), loop.acquisition.requires
+    log_probs = target_log_probs = None
+    if "log_probs" in requires:
+        log_probs = loop.learner.sample(key, learned, data.x, loop.num_samples)
+    if "target_log_probs" in requires:
+        if data.x_target is None:
+            raise ValueError(
+                f"data.x_target: {loop.acquisition.name} requires target points; pass inputs like "
+                "those that the model will have to predict (unlabelled ones will do)"
+            )
+        target_log_probs = loop.learner.sample(key, learned, data.x_target, loop.num_samples)
+    return Inputs(log_probs, target_log_probs)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -9,12 +9,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.entropy import mutual_information
 from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
-from bbald_jax.validation import assert_available, assert_log_probs, assert_positive
-
-
-def invalid_points(log_probs: LogProbs) -> Bool[Array, "N"]:
-    """True for points with a NaN or an infinite probability: they must never be selected."""
-    return jnp.any(~jnp.isfinite(jnp.exp(log_probs)), axis=(1, 2))
+from bbald_jax.validation import (
+    assert_available,
+    assert_log_probs,
+    assert_positive,
+    invalid_points,
+)
 
 
 def first_mentions(indices: Int[Array, "P"], num_points: int) -> Bool[Array, "P"]:
@@ -38,21 +38,24 @@ def select_top(
     *,
     batch_size: int,
     available: Available,
-    num_invalid: Int[Array, ""] | int = 0,
+    num_invalid: Int[Array, ""] | None = None,
 ) -> CandidateBatch:
     """The B available points with the highest scores, lowest index first among equals.
 
     Args:
-      scores: `[N]`, higher is better.
+      scores: `[N]`, higher is better. A point whose score is NaN is not available.
       batch_size: B, at least 1 (static); it may exceed N.
       available: `[N]` bool, the points to choose from.
-      num_invalid: reported in the diagnostics.
+      num_invalid: reported in the diagnostics; by default how many scores are NaN.
 
     Returns:
       B slots; `scores` and `gains` are the points' own. See `CandidateBatch` for unfilled slots.
     """
     assert_positive(batch_size=batch_size)
     num_points = scores.shape[0]
+    is_nan = jnp.isnan(scores)
+    num_invalid = jnp.sum(is_nan) if num_invalid is None else num_invalid
+    available = available & ~is_nan  # NaN would win every comparison
     # An available point of score -inf still comes before all that are not available.
     lowest = jnp.finfo(scores.dtype).min
     ranked = jnp.where(available, jnp.maximum(scores, lowest), -jnp.inf)
@@ -67,7 +70,7 @@ def select_top(
         indices=jnp.where(is_filled, indices, -1),
         scores=jnp.where(is_filled, gains, last),
         gains=gains,
-        diagnostics=Diagnostics(jnp.asarray(num_invalid, jnp.int32), jnp.ones(batch_size, bool)),
+        diagnostics=Diagnostics(num_invalid.astype(jnp.int32), jnp.ones(batch_size, bool)),
     )
 
 

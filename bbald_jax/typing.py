@@ -1,7 +1,7 @@
 """The array types that every other module speaks, and the result of a selection.
 
 Axes: `N` pool points, `K` posterior samples, `C` classes, `B` acquired points, `M` sampled class
-configurations, `P` pending points, `D` features.
+configurations, `P` pending points, `T` target points, `D` features.
 """
 
 from typing import Any, NamedTuple
@@ -12,6 +12,9 @@ from jaxtyping import Key as _Key
 #: `log p(y=c | x_n, w_k)`, natural logarithms, normalised over `C`. Index k means the same
 #: parameter sample for every point: without that a joint score means nothing.
 LogProbs = Float[Array, "N K C"]
+
+#: The same for the target points of EPIG; index k means the same parameter sample as in the pool.
+TargetLogProbs = Float[Array, "T K C"]
 
 #: A typed PRNG key (`jax.random.key`), never a legacy uint32 pair.
 Key = _Key[Array, ""]

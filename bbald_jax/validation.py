@@ -2,7 +2,8 @@
 
 Two layers. `from_probs`, `from_logits` and `check_log_probs` look at *values*, so they run on the
 host, once, where predictions enter. The `assert_` functions look at shapes, dtypes and static
-sizes, so they cost nothing inside `jit`: every numerical function calls them at trace time.
+sizes, so they cost nothing inside `jit`: every numerical function calls them at trace time. What
+is wrong with values inside `jit`, `invalid_points` finds, and selections count.
 """
 
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from bbald_jax.typing import Available, LogProbs
 
@@ -35,6 +36,31 @@ def assert_log_probs(log_probs: Float[Array, "N K C"]) -> tuple[int, int, int]:
         raise ValueError(f"log_probs: empty axis in shape {log_probs.shape} [N, K, C]")
     num_points, num_samples, num_classes = log_probs.shape
     return num_points, num_samples, num_classes
+
+
+def assert_target_log_probs(
+    log_probs: Float[Array, "N K C"], target_log_probs: Float[Array, "T K C"]
+) -> int:
+    """Trace-time check that targets have the K and the C of the pool; returns their number T.
+
+    Equal shapes do not show that sample k is the same network in both: sample both with one key.
+    """
+    _, num_samples, num_classes = assert_log_probs(log_probs)
+    shape = target_log_probs.shape
+    if len(shape) != 3 or shape[0] == 0 or shape[1:] != (num_samples, num_classes):
+        raise ValueError(
+            f"target_log_probs: shape {shape}, expected [T, K, C] = [T, {num_samples}, "
+            f"{num_classes}] with at least one target and the K and C of log_probs; sample pool "
+            "and targets with the same key and the same number of samples"
+        )
+    return shape[0]
+
+
+def invalid_points(log_probs: LogProbs) -> Bool[Array, "N"]:
+    """True for points with a NaN or an infinite probability: they must never be selected."""
+    # A maximum of the input itself: XLA would keep the probabilities of the whole pool for whoever
+    # needs them next. NaN is the maximum wherever there is one.
+    return ~jnp.isfinite(jnp.exp(jnp.max(log_probs, axis=(1, 2))))
 
 
 def assert_available(available: Available | None, num_points: int) -> Available:

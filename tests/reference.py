@@ -67,6 +67,55 @@ def gains(log_probs: Any, chosen: Sequence[int]) -> Array:
     return np.array([gain(log_probs, chosen, point) for point in range(len(log_probs))])
 
 
+def margin(log_probs: Any) -> Array:
+    """The smaller the difference of the two likeliest classes, the higher."""
+    ordered = np.sort(to_probs(log_probs).mean(axis=1), axis=-1)
+    second = ordered[:, -2] if ordered.shape[1] > 1 else 0
+    return second - ordered[:, -1]
+
+
+def variation_ratio(log_probs: Any) -> Array:
+    return 1 - to_probs(log_probs).mean(axis=1).max(axis=-1)
+
+
+def mean_std(log_probs: Any) -> Array:
+    return to_probs(log_probs).std(axis=1).mean(axis=-1)
+
+
+def pair_information(one: Any, other: Any) -> float:
+    """`I[y; y']` of two points `[K, C]`, from the joint probabilities of their two labels."""
+    both = np.stack([one, other])
+    return float(predictive_entropy(both).sum()) - joint_entropy(both)
+
+
+def epig(log_probs: Any, target_log_probs: Any) -> Array:
+    log_probs, target_log_probs = np.asarray(log_probs), np.asarray(target_log_probs)
+    return np.array(
+        [np.mean([pair_information(x, t) for t in target_log_probs]) for x in log_probs]
+    )
+
+
+def kbald_gains(log_probs: Any, chosen: Sequence[int]) -> Array:
+    log_probs = np.asarray(log_probs)
+    shared = [[pair_information(x, log_probs[j]) for j in chosen] for x in log_probs]
+    return mutual_information(log_probs) - np.sum(shared, axis=1)
+
+
+def select_kbald(
+    log_probs: Any, batch_size: int, available: Sequence[int], pending: Sequence[int] = ()
+) -> tuple[list[int], list[float]]:
+    """The greedy batch of 2-BALD and its gains; of gains within 1e-9 nats, the lowest index."""
+    batch, gains = [], []
+    candidates = [point for point in available if point not in pending]
+    while candidates and len(batch) < batch_size:
+        values = kbald_gains(log_probs, [*pending, *batch])[candidates]
+        best = next(p for p, v in zip(candidates, values, strict=True) if v >= max(values) - 1e-9)
+        batch.append(best)
+        gains.append(float(max(values)))
+        candidates.remove(best)
+    return batch, gains
+
+
 def select_batchbald(
     log_probs: Any,
     batch_size: int,

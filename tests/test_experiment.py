@@ -131,6 +131,31 @@ def test_the_arrays_of_a_run_are_the_points_of_the_split(digits: Dataset):
     assert data.validation.num_examples == len(validation)
 
 
+def test_targets_are_a_part_of_the_pool_that_seed_and_trial_decide(digits: Dataset):
+    def targets(num_points: int = 1000, seed: int = 0, trial: int = 0) -> list[int]:
+        config = dataclasses.replace(CONFIG, acquisition="epig", seed=seed)
+        return experiment._targets(config, trial, num_points).tolist()
+
+    assert len(set(targets())) == len(targets()) == experiment.NUM_TARGETS == 500
+    assert targets() == targets()
+    assert len({tuple(x) for x in (targets(), targets(trial=1), targets(seed=1))}) == 3
+    assert sorted(targets(num_points=30)) == list(range(30))
+
+
+def test_epig_is_given_its_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def guess(key: Any, state: None, x: Any, num_samples: int) -> Any:
+        return jax.nn.log_softmax(jax.random.normal(key, (len(x), num_samples, 10)))
+
+    make_loop = experiment.make_loop
+    learner = Learner(lambda key, x: None, lambda *_: None, guess)
+    monkeypatch.setattr(
+        experiment, "make_loop", lambda *args: make_loop(*args)._replace(learner=learner)
+    )
+    lines = run(tmp_path, dataclasses.replace(CONFIG, acquisition="epig", num_rounds=1))
+    assert [len(line["indices"]) for line in lines] == [3, 0]
+    assert all(0 < score < np.log(10) for score in lines[0]["scores"])
+
+
 def add_a_line_that_was_not_saved(folder: Path) -> None:
     line = results.read_rounds(folder)[-1]
     results.append_round(folder, {**line, "round": 3, "num_correct": 0, "indices": [0, 1, 2]})

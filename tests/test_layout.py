@@ -27,8 +27,11 @@ ORDER = (
     "bounds",
     "search",
     "certificate",
+    "scores",
+    "stochastic",
     "selection",
     "batchbald",
+    "kbald",
     "acquisition",
     "pool",
     "answers",
@@ -94,11 +97,12 @@ for name in set(dir(bb)) - set(bb._LAZY):
     getattr(bb, name)
 key, log_probs = jax.random.key(0), bb.from_probs([[[0.5, 0.5], [0.9, 0.1]]] * 3)
 bb.joint_entropy(log_probs)
+bb.epig(log_probs, log_probs)
 bb.estimate_joint_mutual_information(key, log_probs, num_configurations=4)
 for acquisition in bb.catalogue(num_configurations=4).values():
     available = log_probs[:, 0, 0] < 0
     acquisition.select(
-        key, bb.Inputs(log_probs), batch_size=2, available=available, pending=None
+        key, bb.Inputs(log_probs, log_probs), batch_size=2, available=available, pending=None
     )
 session = bb.Session(3, 2)
 session.tell(session.ask(log_probs, 1, "bald"), [0])

@@ -261,9 +261,10 @@ def test_a_target_out_of_reach_changes_nothing(loop: Loop, data: Data, finished)
     assert_same_rounds(rounds, finished[1])
 
 
-@pytest.mark.parametrize("name", ["bald", "random"])
+@pytest.mark.parametrize("name", ["bald", "random", "kbald", "epig", "power-bald"])
 def test_an_exhausted_pool_ends_a_run(name: str):
     data = make_data(num_points=10)
+    data = data._replace(x_target=data.x)
     acquisition = acquisitions.catalogue(num_configurations=20)[name]
     loop = make_loop(acquisition, GUESSING)
     states, rounds = drive(loop, initial_state(data), data, num_rounds=9)
@@ -297,12 +298,19 @@ def test_points_asked_for_are_not_asked_for_again(loop: Loop, data: Data):
     assert pools.num_labelled(state.pool) == 3
 
 
-@pytest.mark.parametrize(("name", "in_pool"), [("random", 0), ("bald", NUM_ROUNDS)])
-def test_nothing_is_predicted_that_nobody_looks_at(data: Data, name: str, in_pool: int):
+@pytest.mark.parametrize(
+    ("name", "in_pool", "in_targets"),
+    [("random", 0, 0), ("bald", NUM_ROUNDS, 0), ("epig", NUM_ROUNDS, NUM_ROUNDS)],
+)
+def test_nothing_is_predicted_that_nobody_looks_at(
+    data: Data, name: str, in_pool: int, in_targets: int
+):
     sampled = []
+    data = data._replace(x_target=data.x_test[:5])
+    names = {id(data.x): "pool", id(data.x_test): "test", id(data.x_target): "targets"}
 
     def sample(key: jax.Array, state: None, x: jax.Array, num_samples: int) -> jax.Array:
-        sampled.append("pool" if x is data.x else "test" if x is data.x_test else "?")
+        sampled.append(names.get(id(x), "?"))
         return _guess(key, state, x, num_samples)
 
     acquisition = acquisitions.catalogue(num_configurations=20)[name]
@@ -310,7 +318,25 @@ def test_nothing_is_predicted_that_nobody_looks_at(data: Data, name: str, in_poo
     drive(make_loop(acquisition, learner), initial_state(data), data)
     assert sampled.count("test") == NUM_ROUNDS + 1
     assert sampled.count("pool") == in_pool
+    assert sampled.count("targets") == in_targets
     assert "?" not in sampled
+
+
+def test_pool_and_targets_are_predicted_by_the_same_networks(data: Data):
+    # The last points of the pool as targets: what is predicted for them is the same.
+    loop, state = make_loop(acquisitions.epig), initial_state(data)
+    data = data._replace(x_target=data.x[-7:])
+    inputs = loops.predict(loop, state, loops.fit(loop, state, data), data)
+    assert inputs.log_probs is not None
+    assert inputs.target_log_probs is not None
+    np.testing.assert_allclose(inputs.target_log_probs, inputs.log_probs[-7:], atol=1e-5)
+    spread = np.exp(inputs.log_probs).std(axis=1).max()
+    assert spread > 0.01, "the networks must differ for this to tell anything"
+
+
+def test_targets_that_are_required_and_missing_are_asked_for(data: Data):
+    with pytest.raises(ValueError, match=r"data\.x_target: epig requires target points"):
+        drive(make_loop(acquisitions.epig, GUESSING), initial_state(data), data)
 
 
 def traced_once(loop: Loop) -> Loop:

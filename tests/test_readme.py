@@ -48,3 +48,26 @@ def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str]):
     data = bb.loop.Data(x, classes, validation, x[50:100], classes[50:100])
     exec(example("bb.loop"), {"jax": jax, "bb": bb, "data": data})
     assert len(capsys.readouterr().out.splitlines()) == 11
+
+
+def test_own_acquisition_function():
+    (example,) = (code for code in EXAMPLES if "bb.Acquisition(" in code)
+    names: dict = {}
+    exec(example, names)
+    log_probs = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (6, 4, 3)))
+    log_probs = log_probs.at[2].set(log_probs[2, :1]).at[5].set(jnp.nan)
+    batch = names["variance"].select(
+        jax.random.key(0),
+        bb.Inputs(log_probs),
+        batch_size=4,
+        available=jnp.arange(6) != 0,
+        pending=jnp.asarray([3, -1]),
+    )
+    # Point 2 does not vary at all, and point 5 is broken.
+    assert sorted(batch.indices[:2].tolist()) == [1, 4]
+    assert batch.indices[2:].tolist() == [2, -1]
+
+
+def test_the_catalogue_is_listed_as_it_is():
+    section = README.read_text().partition("## The catalogue")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(.*?)`", section, re.MULTILINE) == list(bb.catalogue())

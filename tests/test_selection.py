@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import MakeLogProbs, assert_nats
+from conftest import MakeLogProbs, assert_nats, temporary_bytes
 from hypothesis import strategies as st
 
 import bbald_jax as bb
@@ -118,6 +118,13 @@ def test_a_score_of_minus_infinity_still_comes_before_what_is_not_available():
     np.testing.assert_array_equal(batch.indices, [3, 1, 4, -1])
 
 
+def test_a_score_that_is_not_a_number_is_never_chosen_and_is_counted():
+    batch = select_top([0.1, np.nan, 0.3, np.nan, -np.inf, np.inf], 6, mask(1, 2, 4, 5))
+    np.testing.assert_array_equal(batch.indices, [5, 2, 4, -1, -1, -1])
+    np.testing.assert_array_equal(batch.gains[3:], [0, 0, 0])
+    assert batch.diagnostics.num_invalid == 2
+
+
 @hypothesis.given(
     st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0]), min_size=6, max_size=6),
     st.lists(st.booleans(), min_size=6, max_size=6),
@@ -176,6 +183,12 @@ def test_bald_never_chooses_invalid_points_and_counts_them(make_log_probs: MakeL
     assert batch.diagnostics.num_invalid == 3  # point 4 too, though it is not available
 
 
+def test_bald_does_not_copy_the_predictions():
+    log_probs = jax.ShapeDtypeStruct((20_000, 100, 10), jnp.float32)
+    needed = temporary_bytes(lambda x: bb.select_bald(x, batch_size=10), log_probs)
+    assert needed < 4 * log_probs.size / 10
+
+
 def test_bald_without_jit_and_under_an_outer_jit(make_log_probs: MakeLogProbs):
     log_probs = make_log_probs(6, 4, 3)
     expected = bb.select_bald(log_probs, batch_size=3, available=mask(0, 2, 5))
@@ -220,7 +233,7 @@ for select in (bald, batchbald):
             print("accepted", wrong.dtype, wrong.shape)
 for function in bb.catalogue(num_configurations=10).values():
     batch = function.select(
-        jax.random.key(0), bb.Inputs(np.asarray(log_probs)), batch_size=2,
+        jax.random.key(0), bb.Inputs(*2 * [np.asarray(log_probs)]), batch_size=2,
         available=np.array([0, 1, 1, 1, 0, 0], bool), pending=np.array([3, -1]))
     print(sorted(batch.indices.tolist()))
 """
@@ -230,7 +243,7 @@ def test_masks_are_checked_and_may_be_numpy_arrays():
     result = subprocess.run(
         [sys.executable, "-c", _WITHOUT_TYPE_CHECKS], capture_output=True, text=True, check=False
     )
-    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 3, result.stderr
+    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 12, result.stderr
 
 
 def test_no_points_at_all_are_refused():

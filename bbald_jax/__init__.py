@@ -20,6 +20,8 @@ from bbald_jax.joint import (
 )
 from bbald_jax.joint import joint_entropy as joint_entropy
 from bbald_jax.joint import joint_mutual_information as joint_mutual_information
+from bbald_jax.predictions import Selection as Selection
+from bbald_jax.predictions import select as select
 from bbald_jax.selection import select_bald as select_bald
 from bbald_jax.selection import select_random as select_random
 from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics

@@ -2,7 +2,7 @@
 
 import sys
 
-_EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "sklearn", "tqdm")
+_EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklearn", "tqdm")
 
 
 def main() -> None:

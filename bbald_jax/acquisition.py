@@ -33,11 +33,13 @@ class Acquisition(NamedTuple):
       select: `select(key, inputs, *, batch_size, available, pending) -> CandidateBatch`, pure and
         jit-able with static `batch_size`. `available` is `[N]` bool; `pending` is `[P]`, padded
         with -1, points whose labels are still out: they are never returned.
+      description: one line, for lists.
     """
 
     name: str
     requires: tuple[str, ...]
     select: Callable[..., CandidateBatch]
+    description: str = ""
 
 
 def _select_random(
@@ -56,11 +58,14 @@ def _select_bald(
     return select_bald(_log_probs(inputs), batch_size=batch_size, available=available)
 
 
-#: Points uniformly at random.
-random = Acquisition("random", (), _select_random)
+random = Acquisition("random", (), _select_random, "Points uniformly at random.")
 
-#: The points of highest mutual information between their own label and the parameters.
-bald = Acquisition("bald", ("log_probs",), _select_bald)
+bald = Acquisition(
+    "bald",
+    ("log_probs",),
+    _select_bald,
+    "The points of highest mutual information between their own label and the parameters.",
+)
 
 
 def batchbald(num_configurations: int = 10_000) -> Acquisition:
@@ -78,7 +83,12 @@ def batchbald(num_configurations: int = 10_000) -> Acquisition:
             pending=pending,
         )
 
-    return Acquisition("batchbald", ("log_probs",), select)
+    return Acquisition(
+        "batchbald",
+        ("log_probs",),
+        select,
+        "The batch of highest joint mutual information between its labels and the parameters.",
+    )
 
 
 def catalogue(*, num_configurations: int = 10_000) -> dict[str, Acquisition]:

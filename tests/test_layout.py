@@ -17,6 +17,7 @@ LIBRARY = Path(bb.__file__).parent
 #: A file may import the files before it, never those after it.
 ORDER = (
     "typing",
+    "files",
     "validation",
     "entropy",
     "configurations",
@@ -27,6 +28,8 @@ ORDER = (
     "selection",
     "batchbald",
     "acquisition",
+    "advice",
+    "predictions",
     "pool",
     "models",
     "posterior",
@@ -37,10 +40,14 @@ ORDER = (
     "results",
     "experiment",
     "report",
+    "console",
+    "prediction_files",
+    "cli_experiments",
+    "cli_selection",
     "cli",
     "__main__",
 )
-SCORING = ORDER[: ORDER.index("acquisition") + 1]
+SCORING = ORDER[: ORDER.index("predictions") + 1]
 FILES = sorted(path.stem for path in LIBRARY.glob("*.py") if path.stem != "__init__")
 
 
@@ -95,7 +102,8 @@ for acquisition in bb.catalogue(num_configurations=4).values():
     acquisition.select(
         key, bb.Inputs(log_probs), batch_size=2, available=available, pending=None
     )
-extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich"}
+bb.select([[[0.5, 0.5], [0.9, 0.1]]] * 3, kind="probs", batch_size=2, num_configurations=4)
+extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich", "safetensors"}
 print(sorted(extra & set(sys.modules)))
 """
     result = run_python(code)
@@ -160,7 +168,7 @@ runpy.run_module("bbald_jax", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("missing", ["click", "rich", "matplotlib", "orbax"])
+@pytest.mark.parametrize("missing", ["click", "rich", "matplotlib", "orbax", "safetensors"])
 def test_without_the_extra_one_line_names_it(missing: str):
     result = run_python(BLOCK, missing, "bbald", "--help")
     assert result.returncode != 0

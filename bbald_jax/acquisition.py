@@ -19,9 +19,12 @@ class Inputs(NamedTuple):
 
     Attributes:
       log_probs: `[N, K, C]`, predictions for the pool; None where the function requires none.
+      target_log_probs: `[T, K, C]`, predictions by the same K samples for target points; None
+        where the function requires none.
     """
 
     log_probs: LogProbs | None
+    target_log_probs: LogProbs | None = None
 
 
 class Acquisition(NamedTuple):

@@ -130,12 +130,15 @@ def select(
 @click.command()
 def acquisitions() -> None:
     """List the acquisition functions, and what each requires."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     needs = {"log_probs": "predictions", "target_log_probs": "target predictions"}
-    for function in catalogue().values():
+    functions = catalogue().values()
+    width = max(len(function.name) for function in functions)
+    console = make_console()
+    for function in functions:
         required = " and ".join(needs.get(name, name) for name in function.requires)
-        table.add_row(function.name, f"{function.description} Needs {required or 'nothing'}.")
-    make_console().print(table)
+        console.print(
+            f"{function.name:<{width}}  {function.description} Needs {required or 'nothing'}."
+        )
 
 
 def _check_output(output: Path, inputs: list[Path | None]) -> None:
@@ -159,8 +162,8 @@ def _rows(batch: Selection, names: list[str] | None) -> list[Row]:
             "order": order,
             "index": int(index),
             **({} if names is None else {"id": names[index]}),
-            "gain": float(gain),
-            "score": float(score),
+            "gain": float(str(gain)),  # not the many digits of a float32 seen as a float64
+            "score": float(str(score)),
             "predicted_class": int(predicted),
         }
         for order, (index, gain, score, predicted) in enumerate(zip(*columns, strict=True), start=1)

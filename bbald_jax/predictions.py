@@ -81,7 +81,7 @@ def select(
     assert_positive(batch_size=batch_size, num_configurations=num_configurations)
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: {seed!r} is not an integer in 0 to 2**32 - 1")
-    if isinstance(acquisition, str):
+    if not isinstance(acquisition, Acquisition):
         acquisition = _by_name(acquisition, num_configurations)
     ordered = in_order(predictions, axes, "predictions")  # a view: the lists are checked first
     num_points = len(ordered)
@@ -116,9 +116,9 @@ def select(
     return selection._replace(warnings=_warnings(selection, batch_size, inputs))
 
 
-def _by_name(name: str, num_configurations: int) -> Acquisition:
+def _by_name(name: Any, num_configurations: int) -> Acquisition:
     functions = catalogue(num_configurations=int(num_configurations))
-    if name not in functions:
+    if not isinstance(name, str) or name not in functions:
         raise ValueError(f"acquisition: {name!r} is none of {', '.join(functions)}")
     return functions[name]
 
@@ -179,7 +179,7 @@ def _points(points: Any, num_points: int, name: str) -> Int[np.ndarray, "P"]:
 
 
 def _inputs(
-    acquisition: Acquisition, log_probs: LogProbs, targets: Any, kind: Kind, axes: str
+    acquisition: Acquisition, log_probs: LogProbs, targets: Any, kind: Any, axes: Any
 ) -> Inputs:
     """What the function requires; predictions always, for the predicted classes."""
     is_wanted = "target_log_probs" in acquisition.requires
@@ -199,7 +199,7 @@ def _inputs(
         target_log_probs = from_kind(targets, kind, axes)
     except ValueError as error:
         raise ValueError(f"targets: {error}") from error
-    return Inputs(**{"log_probs": log_probs, "target_log_probs": target_log_probs})
+    return Inputs(log_probs, target_log_probs)
 
 
 def _predicted_classes(inputs: Inputs, indices: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:

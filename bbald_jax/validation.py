@@ -53,7 +53,7 @@ def assert_available(available: Available | None, num_points: int) -> Available:
     return available
 
 
-def assert_positive(**sizes: int) -> None:
+def assert_positive(**sizes: Any) -> None:
     """Trace-time check that every static size, given by name, is an integer of at least 1."""
     for name, size in sizes.items():
         if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
@@ -116,7 +116,7 @@ def from_logits(logits: Any) -> LogProbs:
     return from_kind(logits, "logits")
 
 
-def from_kind(values: Any, kind: Kind, axes: str = "NKC") -> LogProbs:
+def from_kind(values: Any, kind: Any, axes: Any = "NKC") -> LogProbs:
     """Check predictions whose kind and order of axes come as arguments, for `bb.select`.
 
     Args:
@@ -161,9 +161,9 @@ def from_kind(values: Any, kind: Kind, axes: str = "NKC") -> LogProbs:
     return jnp.asarray(result)
 
 
-def in_order(values: Any, axes: str, name: str) -> np.ndarray:
+def in_order(values: Any, axes: Any, name: str) -> np.ndarray:
     """Predictions of any framework as `[N, K, C]`, a view where there can be one."""
-    if sorted(axes) != sorted(_AXES):
+    if not isinstance(axes, str) or sorted(axes) != sorted(_AXES):
         raise ValueError(
             f"axes: {axes!r} is no order of the letters {', '.join(map(_axis, _AXES))}; "
             "give each once, as in KNC"
@@ -183,7 +183,7 @@ def _axis(letter: str) -> str:
 
 
 def _log_probs_of(
-    chunk: np.ndarray, start: int, kind: Kind, name: str, tolerance: float
+    chunk: np.ndarray, start: int, kind: str, name: str, tolerance: float
 ) -> np.ndarray:
     """Log-probabilities of some rows, from index `start` on, or the error that fits them."""
 

@@ -194,8 +194,10 @@ def _table(rows: list[Row], acquisition: str) -> Table:
     point = "id" if "id" in rows[0] else "index"
     table = Table(title=f"{acquisition}: points to label", box=box.SIMPLE_HEAD, show_edge=False)
     for name in ("order", point, "gain", "score", "class"):
-        justify = "left" if name == "id" else "right"
-        table.add_column(name, justify=justify, no_wrap=True)
+        if name == "id":
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row["order"]),

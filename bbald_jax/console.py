@@ -14,5 +14,8 @@ class Refused(click.ClickException):
 
 
 def make_console() -> Console:
-    """Standard output as it is: no markup in other people's names, no line broken in a pipe."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    """Standard output, with other people's names as they are, and nothing cut off in a pipe."""
+    console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 10_000  # instead of 80: a pipe has no width
+    return console

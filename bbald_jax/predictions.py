@@ -12,6 +12,9 @@ from bbald_jax.acquisition import Acquisition, Inputs, catalogue
 from bbald_jax.typing import BatchBALDDiagnostics, LogProbs
 from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
 
+# They are counted in int32, and each takes more than a KiB.
+_MOST_CONFIGURATIONS = 10**8
+
 
 class Selection(NamedTuple):
     """A batch for a person to label, in order of acquisition; all arrays are NumPy's.
@@ -79,6 +82,11 @@ def select(
       ValueError: any argument that is not as described; it says which, where, and the fix.
     """
     assert_positive(batch_size=batch_size, num_configurations=num_configurations)
+    if num_configurations > _MOST_CONFIGURATIONS:
+        raise ValueError(
+            f"num_configurations: {num_configurations} is more than {_MOST_CONFIGURATIONS}, which "
+            "no memory holds; 10,000 is plenty"
+        )
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: {seed!r} is not an integer in 0 to 2**32 - 1")
     if not isinstance(acquisition, Acquisition):
@@ -87,22 +95,29 @@ def select(
     num_points = len(ordered)
     conditions = _points(pending, num_points, "pending")
     available = _available(num_points, candidates, exclude, conditions)
-    inputs = _inputs(acquisition, from_kind(ordered, kind), targets, kind, axes)
     num_available = int(available.sum())
-    if num_available == 0:
-        raise ValueError(
-            f"no point is left to choose from: of {num_points} points all are excluded, pending "
-            "or no candidates; pass predictions for more points, or fewer points in these lists"
+    try:
+        inputs = _inputs(acquisition, from_kind(ordered, kind), targets, kind, axes)
+        if num_available == 0:
+            raise ValueError(
+                f"no point is left to choose from: of {num_points} points all are excluded, "
+                "pending or no candidates; pass more points, or shorten these lists"
+            )
+        batch = acquisition.select(
+            jax.random.key(int(seed)),
+            inputs,
+            batch_size=min(int(batch_size), num_available),
+            available=jnp.asarray(available),
+            pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,
         )
-
-    batch = acquisition.select(
-        jax.random.key(int(seed)),
-        inputs,
-        batch_size=min(int(batch_size), num_available),
-        available=jnp.asarray(available),
-        pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,
-    )
-    batch = jax.device_get(batch)
+        batch = jax.device_get(batch)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(
+            f"{acquisition.name}: too little memory for {num_points} points and num_configurations "
+            f"{num_configurations} ({str(error).splitlines()[0]}); lower either"
+        ) from error
     is_filled = batch.indices >= 0
     indices = batch.indices[is_filled]
     selection = Selection(

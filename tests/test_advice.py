@@ -1,5 +1,7 @@
 """In words: when the samples are spent, and how good a batch is at least."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def test_the_warning_names_k_and_what_to_raise_it_to():
     ],
 )
 def test_the_certificate_in_one_line(active: int, is_exact: bool, words: tuple[str, str]):
-    fields = dict.fromkeys(BatchBALDDiagnostics._fields, np.float32(0))
+    fields: dict[str, Any] = dict.fromkeys(BatchBALDDiagnostics._fields, np.float32(0))
     fields |= {
         "is_exact": np.array([True, is_exact]),
         "upper_bound": np.float32(2.5),

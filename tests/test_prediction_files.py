@@ -68,7 +68,7 @@ def test_a_suffix_in_capitals_is_read(tmp_path: Path):
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_one_of_several_arrays_is_chosen_by_name(tmp_path: Path, suffix: str):
     path = tmp_path / f"x{suffix}"
-    arrays = {"train": VALUES, "pool": 2 * VALUES}
+    arrays: dict[str, Any] = {"train": VALUES, "pool": 2 * VALUES}
     np.savez(path, **arrays) if suffix == ".npz" else save_file(arrays, path)
     np.testing.assert_array_equal(read_predictions(path, "pool"), 2 * VALUES)
     with pytest.raises(ValueError, match=r"holds 2 arrays \(.*pool.*\); choose one with --array"):

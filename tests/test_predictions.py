@@ -167,6 +167,7 @@ def test_targets_reach_the_function_that_requires_them():
         ({"batch_size": 0}, r"batch_size: 0 is not an integer of at least 1"),
         ({"batch_size": 2.5}, r"batch_size: 2.5 is not"),
         ({"num_configurations": -1}, r"num_configurations: -1 is not"),
+        ({"num_configurations": 10**9}, r"num_configurations: 1000000000 is more than"),
         ({"seed": -1}, r"seed: -1 is not an integer in 0 to 2\*\*32 - 1"),
         ({"seed": 2**32}, r"seed: 4294967296 is not"),
         ({"seed": 0.5}, r"seed: 0.5 is not"),
@@ -204,6 +205,15 @@ def test_what_is_wrong_is_named_with_the_fix(settings: dict[str, Any], message: 
 def test_predictions_that_are_none_are_refused(bad: Any):
     with pytest.raises(ValueError, match=r"^(predictions|probs): "):
         select(bad, **BALD)
+
+
+def test_too_little_memory_is_said():
+    def greedy(key, inputs, *, batch_size, available, pending):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating it all")
+
+    message = r"^greedy: too little memory for 8 points and num_configurations 10000 \(.*memory\);"
+    with pytest.raises(ValueError, match=message):
+        select(PROBS, **(BALD | {"acquisition": bb.Acquisition("greedy", (), greedy)}))
 
 
 def test_a_nan_is_refused_wherever_it_is():
@@ -263,7 +273,7 @@ _SETTINGS = st.fixed_dictionaries(
         "exclude": _POINTS,
         "pending": _POINTS,
         "targets": mostly_of([None], [PROBS, 3]),
-        "num_configurations": mostly_of([1, 10**18], [0, "many"]),
+        "num_configurations": mostly_of([1, 10**7], [0, 10**18, "many"]),
         "seed": mostly_of([0, 1], [-1, 2**40, 0.5, None]),
     },
 )

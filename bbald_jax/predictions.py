@@ -237,11 +237,12 @@ def _warnings(selection: Selection, batch_size: int, inputs: Inputs) -> tuple[st
             selection.scores.tolist(), diagnostics.remaining_entropy.tolist()
         )
         if num_informed < num_chosen:
+            after = f"after {num_informed} of {num_chosen} points"
             warnings.append(
                 advice.spent_samples(
                     num_samples,
                     subject="The",
-                    when=f"after {num_informed} of {num_chosen} points",
+                    when=after if num_informed else "before the first point",
                     samples="K",
                     size="the batch size",
                 )

@@ -54,7 +54,7 @@ def test_selecting_a_batch_from_an_array(capsys: pytest.CaptureFixture[str]):
 
 
 def test_the_trees_of_a_forest():
-    x, y = load_digits(return_X_y=True)
+    x, y = (array[:500] for array in load_digits(return_X_y=True))
     labelled = np.random.default_rng(0).permutation(len(x))[:60]
     names = run(example("RandomForestClassifier"), {"x": x, "y": y, "labelled": labelled, "bb": bb})
     batch = names["batch"]

@@ -1,10 +1,7 @@
-"""Files that are whole or refused: replaced at once, and recognised when they are read back."""
+"""Files that are replaced at once."""
 
-import hashlib
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -25,50 +22,3 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def write_document(path: Path, content: Any, *, kind: str, version: int) -> None:
-    """Write JSON that says what it is, in which version, and by a checksum that it is whole.
-
-    Args:
-      path: see `write_atomically`.
-      content: what `json` can write; tuples come back as lists.
-      kind: what the content is, in words.
-      version: of the content; a reader of an older one refuses it.
-
-    Raises:
-      OSError: it cannot be written; what was there before still is.
-    """
-    document = {"kind": kind, "version": version, "sha256": _digest(content), "content": content}
-    write_atomically(path, json.dumps(document) + "\n")
-
-
-def read_document(path: Path, *, kind: str, version: int) -> Any:
-    """The content of a file that `write_document` wrote.
-
-    Raises:
-      ValueError: the file is of another kind, of a newer version, or damaged.
-      OSError: it cannot be read.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ValueError(
-            f"{path}: not a {kind}, or cut short or damaged; pass another file, or restore this one"
-        ) from None
-    if not isinstance(document, dict) or document.get("kind") != kind:
-        raise ValueError(f"{path}: not a {kind}; pass another file")
-    there = document.get("version")
-    if isinstance(there, int) and there > version:
-        raise ValueError(
-            f"{path}: written by a newer bbald_jax (version {there} of the format, this one reads "
-            f"up to {version}); update bbald_jax"
-        )
-    content = document.get("content")
-    if document.get("sha256") != _digest(content):
-        raise ValueError(f"{path}: damaged, its content is not what was saved; restore the file")
-    return content
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

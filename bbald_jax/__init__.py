@@ -21,6 +21,8 @@ from bbald_jax.joint import (
 from bbald_jax.joint import joint_entropy as joint_entropy
 from bbald_jax.joint import joint_mutual_information as joint_mutual_information
 from bbald_jax.kbald import select_kbald as select_kbald
+from bbald_jax.predictions import Selection as Selection
+from bbald_jax.predictions import select as select
 from bbald_jax.scores import epig as epig
 from bbald_jax.scores import margin as margin
 from bbald_jax.scores import mean_std as mean_std

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 
-_EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "sklearn", "tqdm")
+_EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklearn", "tqdm")
 
 
 def main() -> None:

@@ -11,8 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from rich import box
 from rich.table import Table
 
-from bbald_jax import results
-from bbald_jax.certificate import SPENT
+from bbald_jax import advice, results
 from bbald_jax.results import Line
 
 #: Quartiles over trials; each is one of the trials (inverted CDF), so a count stays a count.
@@ -124,21 +123,22 @@ def draw_acquired(path: Path, lines: list[Line], images: np.ndarray, title: str)
 
 def spent_samples(lines: list[Line], num_samples: int) -> str | None:
     """One line for those whose batches outran their K posterior samples, or None."""
-    num_told = {}
-    for line in lines:
-        # The last point of a batch may leave nothing: no point after it is wasted.
-        is_spent = [entropy < SPENT for entropy in line["remaining_entropy"][:-1]]
-        if any(is_spent):
-            num_told[line["trial"], line["round"]] = 1 + is_spent.index(True)
-    if not num_told:
+    num_informed = {
+        (line["trial"], line["round"]): informed
+        for line in lines
+        if (entropies := line["remaining_entropy"])
+        and (informed := advice.num_informed(line["scores"], entropies)) < len(entropies)
+    }
+    if not num_informed:
         return None
     num_rounds = sum(bool(line["indices"]) for line in lines)
-    (trial, round_index), first = next(iter(num_told.items()))
-    return (
-        f"In {len(num_told)} of {num_rounds} rounds the K = {num_samples} posterior samples were "
-        f"spent before the batch was full (trial {trial}, round {round_index}: after point "
-        f"{first}); the points after that carry no information: raise --num-samples to "
-        f"{10 * num_samples}, or lower --acquisition-size."
+    (trial, round_index), first = next(iter(num_informed.items()))
+    return advice.spent_samples(
+        num_samples,
+        subject=f"In {len(num_informed)} of {num_rounds} rounds the",
+        when=f"before the batch was full (trial {trial}, round {round_index}: after point {first})",
+        samples="--num-samples",
+        size="--acquisition-size",
     )
 
 

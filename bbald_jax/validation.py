@@ -6,7 +6,7 @@ sizes, so they cost nothing inside `jit`: every numerical function calls them at
 is wrong with values inside `jit`, `invalid_points` finds, and selections count.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import chex
 import jax
@@ -19,7 +19,8 @@ from bbald_jax.typing import Available, LogProbs
 
 Kind = Literal["probs", "logits", "log-probs"]
 
-_AXES = ("N (points)", "K (posterior samples)", "C (classes)")
+_FUNCTIONS = {"probs": "from_probs", "logits": "from_logits", "log-probs": "check_log_probs"}
+_AXES = {"N": "points", "K": "posterior samples", "C": "classes"}
 # Rows that are checked and converted at a time, so that a large pool is never held twice over.
 _CHUNK_ELEMENTS = 2**24
 
@@ -78,7 +79,7 @@ def assert_available(available: Available | None, num_points: int) -> Available:
     return available
 
 
-def assert_positive(**sizes: int) -> None:
+def assert_positive(**sizes: Any) -> None:
     """Trace-time check that every static size, given by name, is an integer of at least 1."""
     for name, size in sizes.items():
         if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
@@ -101,7 +102,7 @@ def check_log_probs(log_probs: Any) -> LogProbs:
       ValueError: wrong rank, empty axis, no numbers, NaN, `+inf`, positive, or not normalised; it
         names the axis, the first bad index, and the fix.
     """
-    return _convert(log_probs, "log-probs")
+    return from_kind(log_probs, "log-probs")
 
 
 def from_probs(probs: Any) -> LogProbs:
@@ -119,7 +120,7 @@ def from_probs(probs: Any) -> LogProbs:
       ValueError: wrong rank, empty axis, no numbers, NaN, infinite, negative, or not normalised;
         it names the axis, the first bad index, and the fix.
     """
-    return _convert(probs, "probs")
+    return from_kind(probs, "probs")
 
 
 def from_logits(logits: Any) -> LogProbs:
@@ -138,31 +139,42 @@ def from_logits(logits: Any) -> LogProbs:
       ValueError: wrong rank, empty axis, no numbers, NaN, `+inf`, or a row of `-inf`; it names
         the axis, the first bad index, and the fix.
     """
-    return _convert(logits, "logits")
+    return from_kind(logits, "logits")
 
 
-def _convert(values: Any, kind: Kind) -> LogProbs:
+def from_kind(values: Any, kind: Any, axes: Any = "NKC") -> LogProbs:
+    """Check predictions whose kind and order of axes come as arguments, for `bb.select`.
+
+    Args:
+      values: as `from_probs`, `from_logits` or `check_log_probs` takes them, in the order `axes`.
+      kind: `"probs"`, `"logits"` or `"log-probs"`.
+      axes: the order of N (points), K (posterior samples) and C (classes), such as `"KNC"`.
+
+    Returns:
+      `[N, K, C]` log-probabilities, float32 (float64 under `jax_enable_x64`).
+
+    Raises:
+      ValueError: no such kind, no such order, or what the function of that kind raises; indices
+        in its message are in the order N, K, C.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind: {kind!r} is none of {', '.join(get_args(Kind))}")
     name = kind.replace("-", "_")
-    array = _as_numpy(values, name)
-    if array.ndim != 3:
-        raise ValueError(
-            f"{name}: shape {array.shape} has {array.ndim} axes, expected 3: [N, K, C] = [points, "
-            "posterior samples, classes]; add a missing axis (values[:, None, :] for one sample)"
-        )
+    array = in_order(values, axes, name)
     for axis, length in zip(_AXES, array.shape, strict=True):
         if length == 0:
-            raise ValueError(f"{name}: axis {axis} of shape {array.shape} is empty")
+            raise ValueError(f"{name}: axis {_axis(axis)} of shape {array.shape} is empty")
     if array.dtype.kind not in "fbiu" and array.dtype.name != "bfloat16":
         raise ValueError(f"{name}: dtype {array.dtype} does not hold real numbers; pass floats")
 
+    given = array.dtype
     # What JAX has no dtype for: the other byte order, and more than 64 bits.
-    if array.dtype.kind == "f" and (array.dtype.itemsize > 8 or not array.dtype.isnative):
-        array = array.astype(f"f{min(array.dtype.itemsize, 8)}")
-
+    if given.kind == "f":
+        given = np.dtype(f"f{min(given.itemsize, 8)}")
     # Integers and booleans are exact (a one-hot vote), so they get the floor of the tolerance.
-    is_float = array.dtype.kind not in "biu"
-    tolerance = max(1e-3, 8 * float(jnp.finfo(array.dtype).eps)) if is_float else 1e-3
-    dtype = jnp.promote_types(array.dtype, jnp.float32) if is_float else jnp.float64
+    is_float = given.kind not in "biu"
+    tolerance = max(1e-3, 8 * float(jnp.finfo(given).eps)) if is_float else 1e-3
+    dtype = jnp.promote_types(given, jnp.float32) if is_float else jnp.float64
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(dtype))
     result = np.empty(array.shape, dtype)
     rows = max(1, _CHUNK_ELEMENTS // (array.shape[1] * array.shape[2]))
@@ -175,8 +187,29 @@ def _convert(values: Any, kind: Kind) -> LogProbs:
     return jnp.asarray(result)
 
 
+def in_order(values: Any, axes: Any, name: str) -> np.ndarray:
+    """Predictions of any framework as `[N, K, C]`, a view where there can be one."""
+    if not isinstance(axes, str) or sorted(axes) != sorted(_AXES):
+        raise ValueError(
+            f"axes: {axes!r} is no order of the letters {', '.join(map(_axis, _AXES))}; "
+            "give each once, as in KNC"
+        )
+    array = as_numpy(values, name)
+    if array.ndim != 3:
+        raise ValueError(
+            f"{name}: shape {array.shape} has {array.ndim} axes, expected 3: [{', '.join(axes)}] = "
+            f"[{', '.join(_AXES[letter] for letter in axes)}]; add a missing axis "
+            "(values[:, None, :] for one sample)"
+        )
+    return np.transpose(array, [axes.index(letter) for letter in _AXES])
+
+
+def _axis(letter: str) -> str:
+    return f"{letter} ({_AXES[letter]})"
+
+
 def _log_probs_of(
-    chunk: np.ndarray, start: int, kind: Kind, name: str, tolerance: float
+    chunk: np.ndarray, start: int, kind: str, name: str, tolerance: float
 ) -> np.ndarray:
     """Log-probabilities of some rows, from index `start` on, or the error that fits them."""
 
@@ -191,8 +224,8 @@ def _log_probs_of(
     refuse(np.isnan(chunk), "NaN", "find the point or the sample that gives it, or leave it out")
     refuse(chunk == np.inf, "+inf", "clip it to a finite value before passing it in")
     if kind == "probs":
-        refuse(chunk == -np.inf, "-inf is no probability", "for logarithms use check_log_probs")
-        refuse(chunk < 0, "a probability below zero", "for logits use from_logits")
+        refuse(chunk == -np.inf, "-inf is no probability", f"for logarithms {_use('log-probs')}")
+        refuse(chunk < 0, "a probability below zero", f"for logits {_use('logits')}")
         with np.errstate(divide="ignore"):
             log_probs = np.log(chunk)
     else:
@@ -201,13 +234,13 @@ def _log_probs_of(
         refuse(
             chunk > tolerance,
             "a log-probability above zero",
-            "for probabilities use from_probs, for logits use from_logits",
+            f"for probabilities {_use('probs')}, for logits {_use('logits')}",
         )
 
     largest = log_probs.max(axis=-1, keepdims=True)
     refuse(
         largest[..., 0] == -np.inf,
-        f"no class of axis {_AXES[2]} is possible",
+        f"no class of axis {_axis('C')} is possible",
         "each row needs a class with probability above zero",
     )
     # Centred first: next to a large logit, the logarithm of the sum would be rounded away.
@@ -220,13 +253,19 @@ def _log_probs_of(
             first = sums[is_off][0]
             refuse(
                 is_off,
-                f"axis {_AXES[2]} sums to {first:.6g} instead of 1 (tolerance {tolerance:.2g})",
-                "is the class axis the last one? for unnormalised scores use from_logits",
+                f"axis {_axis('C')} sums to {first:.6g} instead of 1 (tolerance {tolerance:.2g})",
+                "is the class axis the last one (see axes)? for unnormalised scores "
+                f"{_use('logits')}",
             )
     return centred - log_centred_sums
 
 
-def _as_numpy(values: Any, name: str) -> np.ndarray:
+def _use(kind: Kind) -> str:
+    """What to use for another kind, in words for functions, `bb.select` and the command line."""
+    return f"use {_FUNCTIONS[kind]} (kind {kind})"
+
+
+def as_numpy(values: Any, name: str) -> np.ndarray:
     """A NumPy view (or copy) of an array of any framework; ValueError when it is none."""
     if isinstance(values, Tracer):
         raise ValueError(f"{name}: values can only be checked on the host; call this outside jit")

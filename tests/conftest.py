@@ -9,6 +9,7 @@ import jaxtyping
 # Before anything imports the library: every annotation becomes a check, in tests only.
 jaxtyping.install_import_hook("bbald_jax", "beartype.beartype")
 
+import fuzz  # noqa: E402
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -25,6 +26,13 @@ hypothesis.settings.register_profile(
     derandomize="CI" in os.environ,
 )
 hypothesis.settings.load_profile("bbald_jax")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many cases the fuzz tests tried."""
+    if line := fuzz.summary():
+        terminalreporter.write_line(line)
+
 
 MakeLogProbs = Callable[..., jax.Array]
 

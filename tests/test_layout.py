@@ -33,6 +33,8 @@ ORDER = (
     "batchbald",
     "kbald",
     "acquisition",
+    "advice",
+    "predictions",
     "pool",
     "answers",
     "session",
@@ -45,10 +47,14 @@ ORDER = (
     "results",
     "experiment",
     "report",
+    "console",
+    "prediction_files",
+    "cli_experiments",
+    "cli_selection",
     "cli",
     "__main__",
 )
-SCORING = ORDER[: ORDER.index("acquisition") + 1]
+SCORING = ORDER[: ORDER.index("predictions") + 1]
 FILES = sorted(path.stem for path in LIBRARY.glob("*.py") if path.stem != "__init__")
 
 
@@ -106,7 +112,8 @@ for acquisition in bb.catalogue(num_configurations=4).values():
     )
 session = bb.Session(3, 2)
 session.tell(session.ask(log_probs, 1, "bald"), [0])
-extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich"}
+bb.select([[[0.5, 0.5], [0.9, 0.1]]] * 3, kind="probs", batch_size=2, num_configurations=4)
+extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich", "safetensors"}
 print(sorted(extra & set(sys.modules)))
 """
     result = run_python(code)
@@ -171,7 +178,7 @@ runpy.run_module("bbald_jax", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("missing", ["click", "rich", "matplotlib", "orbax"])
+@pytest.mark.parametrize("missing", ["click", "rich", "matplotlib", "orbax", "safetensors"])
 def test_without_the_extra_one_line_names_it(missing: str):
     result = run_python(BLOCK, missing, "bbald", "--help")
     assert result.returncode != 0

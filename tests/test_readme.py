@@ -1,12 +1,16 @@
-"""The README's Python runs as it stands."""
+"""The README's Python runs as it stands, where the packages that it imports are installed."""
 
+import ast
+import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 import bbald_jax as bb
 
@@ -14,19 +18,101 @@ README = Path(__file__).parents[1] / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
-def example(part: str) -> str:
-    """The one example that contains `part`."""
-    (found,) = (text for text in EXAMPLES if part in text)
-    return found
+def example(words: str) -> str:
+    """The one example that holds these words."""
+    (text,) = (text for text in EXAMPLES if words in text)
+    return text
+
+
+def run(text: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Run an example as it stands, with what it takes for granted in `names`."""
+    exec(compile(text, str(README), "exec"), names)
+    return names
+
+
+def needs(*packages: str) -> None:
+    """Skip where a package that is no dependency of ours is missing; what is left is to compile."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: the example was compiled, but not run")
+
+
+def test_every_example_compiles():
+    for text in EXAMPLES:
+        ast.parse(text)
 
 
 def test_selecting_a_batch_from_an_array(capsys: pytest.CaptureFixture[str]):
-    names: dict = {}
-    exec(example("select_batchbald"), names)
+    names = run(example("rng(0).dirichlet"), {})
     batch = names["batch"]
     assert len(set(batch.indices.tolist())) == 10
     assert np.all(np.diff(batch.scores) > 0)
     assert str(batch.indices) in capsys.readouterr().out
+
+    names = run(example("bb.select_batchbald("), names)
+    np.testing.assert_array_equal(names["batch"].indices, batch.indices)
+
+
+def test_the_trees_of_a_forest():
+    x, y = (array[:500] for array in load_digits(return_X_y=True))
+    labelled = np.random.default_rng(0).permutation(len(x))[:60]
+    names = run(example("RandomForestClassifier"), {"x": x, "y": y, "labelled": labelled, "bb": bb})
+    batch = names["batch"]
+    assert not set(batch.indices) & set(labelled)
+    assert batch.warnings == ()
+    for tree in names["forest"].estimators_:
+        np.testing.assert_array_equal(
+            names["forest"].classes_[tree.classes_.astype(int)], range(10)
+        )
+
+
+def torch_example() -> dict[str, Any]:
+    """The PyTorch example, for a network without a seed of its own."""
+    needs("torch")
+    torch: Any = importlib.import_module("torch")
+    nn = torch.nn
+    layers = (nn.Linear(4, 64), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.Linear(64, 3))
+    return run(
+        example("def one_mask"),
+        {"model": nn.Sequential(*layers), "x": torch.randn(600, 4), "bb": bb},
+    )
+
+
+def test_dropout_in_torch_is_consistent():
+    names = torch_example()
+    logits = names["logits"]
+    assert len(set(names["batch"].indices)) == 10
+    assert logits.std(dim=0).mean() > 0.01, "the samples are all alike"
+    # The same network for every chunk: however the points are cut, the logits are the same.
+    again = names["sample"](names["model"], names["x"].split(7), 3)
+    np.testing.assert_allclose(again, logits[3], rtol=0, atol=1e-5)
+
+
+def test_dropout_in_a_transformer_is_consistent():
+    needs("torch", "transformers")
+    torch: Any = importlib.import_module("torch")
+    transformers: Any = importlib.import_module("transformers")
+    config = transformers.BertConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, num_labels=3,
+    )  # fmt: skip
+
+    def tokenizer(chunk: list[str], **options: Any) -> dict[str, Any]:
+        del options
+        tokens = torch.tensor([[int(text) % 50] * 128 for text in chunk])
+        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+    names = torch_example() | {
+        "model": transformers.BertForSequenceClassification(config),
+        "tokenizer": tokenizer,
+        "texts": [str(i) for i in range(70)],
+    }
+    names = run(example("tokenizer("), names)
+    # Texts 0 and 50 are the same to this tokenizer, and in the first chunk; 64 is in the second.
+    logits = names["logits"]
+    np.testing.assert_allclose(logits[:, 0], logits[:, 50], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits[:, 14], logits[:, 64], rtol=0, atol=1e-5)
+    assert logits.std(dim=0).mean() > 0.001
 
 
 def test_people_who_label(make_log_probs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -34,7 +120,7 @@ def test_people_who_label(make_log_probs, tmp_path: Path, monkeypatch: pytest.Mo
     # The default of 10,000 configurations is not for tests.
     monkeypatch.setattr("bbald_jax.session.catalogue", lambda: bb.catalogue(num_configurations=50))
     names: dict = {"bb": bb, "log_probs": make_log_probs(1000, 50, 3)}
-    exec(example("bb.Session"), names)
+    run(example("bb.Session"), names)
     assert names["points"].size == 4
     assert sorted(names["labels"].tolist()) == [0, 0, 1, 2]
     assert (names["session"].pending.size, names["session"].skipped.size) == (5, 1)
@@ -46,14 +132,12 @@ def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str]):
     x = jnp.asarray(rng.normal(size=(200, 4)), jnp.float32) + classes[:, None]
     validation = bb.pool.Labelled(x[:50], classes[:50], jnp.int32(50))
     data = bb.loop.Data(x, classes, validation, x[50:100], classes[50:100])
-    exec(example("bb.loop"), {"jax": jax, "bb": bb, "data": data})
+    run(example("bb.mc_dropout_learner"), {"jax": jax, "bb": bb, "data": data})
     assert len(capsys.readouterr().out.splitlines()) == 11
 
 
 def test_own_acquisition_function():
-    (example,) = (code for code in EXAMPLES if "bb.Acquisition(" in code)
-    names: dict = {}
-    exec(example, names)
+    names = run(example("bb.Acquisition("), {})
     log_probs = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (6, 4, 3)))
     log_probs = log_probs.at[2].set(log_probs[2, :1]).at[5].set(jnp.nan)
     batch = names["variance"].select(

@@ -1,0 +1,230 @@
+"""Reading what people bring: predictions, names of points, and lists of points.
+
+No file is trusted: nothing is unpickled, and whatever is wrong with one ends in a `ValueError` of
+one line that names the file and the fix.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+#: Suffixes of files with arrays, and how to make such a file.
+ARRAYS = {
+    ".npy": "numpy.save(path, array)",
+    ".npz": "numpy.savez(path, array)",
+    ".safetensors": 'safetensors.numpy.save_file({"predictions": array}, path)',
+}
+#: Suffixes of files with one name or index a line; `.npy` serves for these too.
+LISTS = (".txt", ".csv", ".npy")
+
+
+def read_predictions(path: Path, array: str | None = None) -> np.ndarray:
+    """The array in a file; `.npy` is mapped into memory, not read.
+
+    Args:
+      path: `.npy`, `.npz` or `.safetensors`.
+      array: which of several arrays, by name; needed where there are several.
+
+    Raises:
+      ValueError: there is no such file, it is of another kind, damaged or pickled, or there is
+        no such array.
+    """
+    _check_path(path, tuple(ARRAYS))
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        if array is not None:
+            raise ValueError(f"{path}: a .npy file holds one array without a name, not {array!r}")
+        return _read_npy(path)
+    return _careful(
+        path, lambda: (_read_npz if suffix == ".npz" else _read_safetensors)(path, array)
+    )
+
+
+def read_ids(path: Path) -> list[str]:
+    """The names of all points, in order: one a line, or a `.npy` of strings.
+
+    In a `.csv` whose first line has a column `id`, that column is read.
+
+    Raises:
+      ValueError: as for `read_predictions`; also a name that is empty or stands there twice.
+    """
+    _check_path(path, LISTS)
+    if path.suffix.lower() == ".npy":
+        ids = _as_strings(path, _read_npy(path))
+    else:
+        ids = _read_column(path, "id")
+    seen: dict[str, int] = {}
+    for place, name in enumerate(ids):
+        if not name:
+            raise ValueError(f"{path}: entry {place} is empty; each point needs a name")
+        if name in seen:
+            raise ValueError(
+                f"{path}: {name!r} is entry {seen[name]} and entry {place}; names must be unique"
+            )
+        seen[name] = place
+    return ids
+
+
+def read_points(path: Path, ids: Sequence[str] | None = None) -> np.ndarray:
+    """A list of points: indices (or a mask, in a `.npy` of bools), in the order of the file.
+
+    One index a line, or a `.npy`; where the points have names (`ids`), names instead of indices.
+    In a `.csv` whose first line has a column `index` (`id`, where points have names), that column
+    is read: what `bbald select --output` wrote can be read back.
+
+    Raises:
+      ValueError: as for `read_predictions`; also a line that is no index, or an unknown name.
+    """
+    _check_path(path, LISTS)
+    if path.suffix.lower() == ".npy":
+        array = _read_npy(path)
+        if array.dtype == bool or (ids is None and array.dtype.kind not in "US"):
+            return array
+        entries = _as_strings(path, array)
+    else:
+        entries = _read_column(path, "index" if ids is None else "id")
+    if ids is None:
+        return np.array([_index(path, place, text) for place, text in enumerate(entries)], int)
+    places = {name: place for place, name in enumerate(ids)}
+    for place, name in enumerate(entries):
+        if name not in places:
+            raise ValueError(
+                f"{path}: {name!r} (entry {place}) is none of the names; with --ids, lists of "
+                "points hold names"
+            )
+    return np.array([places[name] for name in entries], int)
+
+
+def _check_path(path: Path, suffixes: tuple[str, ...]) -> None:
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(
+            f"{path}: suffix {path.suffix!r} is none of {', '.join(suffixes)}; save it as one of "
+            "these (pickled files are never read)"
+        )
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError(f"{path}: not a file; name a file in it")
+
+
+def _careful(path: Path, read: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `read` returns; what it raises, as a ValueError of one line."""
+    suffix = path.suffix.lower()
+    try:
+        return read()
+    except _FileError:
+        raise
+    except Exception as error:  # damaged bytes: what they make readers raise has no common class
+        reason = " ".join(str(error).split())[:200]
+        # NumPy's words for an array of objects; a bare pickle begins with a protocol number.
+        if "Python objects in dtype" in reason or "Object arrays" in reason or _is_pickle(path):
+            raise ValueError(
+                f"{path}: holds pickled Python objects, which can run any program when read; save "
+                f"an array of numbers or strings with {ARRAYS[suffix]}"
+            ) from error
+        raise ValueError(
+            f"{path}: no {suffix} file, or a damaged one ({reason}); save it again with "
+            f"{ARRAYS[suffix]}"
+        ) from error
+
+
+class _FileError(ValueError):
+    """Already says what is wrong."""
+
+
+def _is_pickle(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError:
+        return False
+    return len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    array = _careful(path, lambda: np.lib.format.open_memmap(path, mode="r"))
+    if array.dtype.kind == "V":
+        raise ValueError(
+            f"{path}: dtype {array.dtype} holds no plain numbers; .npy keeps no bfloat16: save "
+            "float32, or .safetensors"
+        )
+    return array
+
+
+def _read_npz(path: Path, array: str | None) -> np.ndarray:
+    # Not np.load, which takes any file that NumPy can read, whatever its suffix.
+    with path.open("rb") as raw, np.lib.npyio.NpzFile(raw, allow_pickle=False) as file:
+        value = file[_choose(path, file.files, array)]
+    if not isinstance(value, np.ndarray):
+        raise TypeError("its content is not a .npy array")
+    return value
+
+
+def _read_safetensors(path: Path, array: str | None) -> np.ndarray:
+    # bfloat16 arrives as the type of ml_dtypes, which JAX has registered with NumPy.
+    with safe_open(path, framework="np") as file:
+        return file.get_tensor(_choose(path, list(file.keys()), array))
+
+
+def _choose(path: Path, names: list[str], array: str | None) -> str:
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    if array is None and len(names) == 1:
+        return names[0]
+    if array is None:
+        raise _FileError(
+            f"{path}: holds {len(names)} arrays ({shown}); choose one with --array NAME"
+        )
+    if array not in names:
+        raise _FileError(f"{path}: no array {array!r} in it, only {shown}")
+    return array
+
+
+def _as_strings(path: Path, array: np.ndarray) -> list[str]:
+    if array.ndim != 1 or array.dtype.kind not in "USiu":
+        raise ValueError(
+            f"{path}: {array.dtype} of shape {array.shape}, expected a flat array of strings"
+        )
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    return [str(value) for value in array]
+
+
+def _read_column(path: Path, column: str) -> list[str]:
+    """One entry a line, without the blanks around it and without empty lines at the end."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        rows = list(csv.reader(lines, strict=True)) if path.suffix.lower() == ".csv" else None
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path}: not readable as UTF-8 text ({error}); write one entry a line"
+        ) from error
+    if rows is None:
+        rows = [[line] for line in lines]
+    while rows and not any(cell.strip() for cell in rows[-1]):
+        rows.pop()
+    header = [cell.strip() for cell in rows[0]] if rows else []
+    place = 0
+    if column in header and path.suffix.lower() == ".csv":
+        place = header.index(column)
+        rows = rows[1:]
+    elif len(header) > 1:
+        raise ValueError(
+            f"{path}: {len(header)} columns, and none of them is named {column!r}; keep one column"
+        )
+    entries = [row[place].strip() if place < len(row) else "" for row in rows]
+    if "" in entries:
+        raise ValueError(f"{path}: entry {entries.index('')} is empty; write one entry a line")
+    return entries
+
+
+def _index(path: Path, place: int, text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise ValueError(
+            f"{path}: {text[:50]!r} (entry {place}) is no index; write one integer a line, or give "
+            "the names of all points with --ids"
+        )
+    return int(text)

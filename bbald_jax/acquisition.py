@@ -5,7 +5,7 @@ that a loop computes no prediction that nobody looks at. Higher scores are bette
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -217,3 +217,17 @@ def catalogue(*, num_configurations: int = 10_000) -> dict[str, Acquisition]:
         kbald,
     )
     return {function.name: function for function in functions}
+
+
+def find(acquisition: Any, *, num_configurations: int = 10_000) -> Acquisition:
+    """The acquisition function of a name in the catalogue; an `Acquisition` is returned as it is.
+
+    Raises:
+      ValueError: it is neither; the names are listed.
+    """
+    if isinstance(acquisition, Acquisition):
+        return acquisition
+    functions = catalogue(num_configurations=num_configurations)
+    if not isinstance(acquisition, str) or acquisition not in functions:
+        raise ValueError(f"acquisition: {acquisition!r} is none of {', '.join(functions)}")
+    return functions[acquisition]

@@ -41,6 +41,23 @@ def spent_samples(num_samples: int, *, subject: str, when: str, samples: str, si
     )
 
 
+def spent_in_batch(
+    num_samples: int, scores: Sequence[float], remaining_entropy: Sequence[float]
+) -> str | None:
+    """The warning of one batch, or None when its samples had something to tell to the end.
+
+    Args:
+      num_samples: K.
+      scores: `[B]`, of the batch so far, nats.
+      remaining_entropy: `[B]`, nats, what is unknown after each point.
+    """
+    informed, chosen = num_informed(scores, remaining_entropy), len(scores)
+    if informed == chosen:
+        return None
+    when = f"after {informed} of {chosen} points" if informed else "before the first point"
+    return spent_samples(num_samples, subject="The", when=when, samples="K", size="the batch size")
+
+
 def certificate_line(batch_size: int, score: float, diagnostics: BatchBALDDiagnostics) -> str:
     """How near the batch comes to the best one at least, in one line; see `certificate.py`."""
     is_exact = bool(diagnostics.is_exact[-1])

@@ -130,9 +130,10 @@ def select_batchbald(
             pool,
             state.available,
             num_best=batch_size,
-            # The certificate needs the first and the last B gains, the choice only the best one.
-            # What adds up to more than there is left to know bounds nothing.
+            # The certificate needs the first and the last B gains, unless they add up to more than
+            # there is left to know: then they bound nothing. The choice needs only the best one.
             num_wanted=jnp.where(is_over | (num_chosen == 0), batch_size, 1),
+            num_needed=jnp.where(is_over, 0, 1),
             enough=state.remaining,
             tolerance=jnp.where(is_over, CERTIFICATE_TOLERANCE * score / batch_size, 0),
             hint=state.hint,

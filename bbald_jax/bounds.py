@@ -29,9 +29,11 @@ from bbald_jax.configurations import Configurations
 from bbald_jax.entropy import xlogx
 from bbald_jax.tiling import tiling
 
+#: With this capacity or less, bounds cost more than they save.
+SMALL = 256
+
 _COARSEST = 160
 _FRACTIONS = (4, 12, 40)
-_SMALL = 256
 # Nodes in the order of the coarsest groups are compared with this many of the nearest pivots.
 _WINDOW = 256
 # log W of a group without any weight on sample k: finite, so that 0 * log W is 0.
@@ -42,12 +44,12 @@ def ladder(tree: Configurations) -> list[Configurations]:
     """Ever coarser versions of `tree`, finest first.
 
     On an unsaturated pool the coarsest level rules out most points and the next nearly all, on a
-    saturated one the two finest do. Empty where the tree is so small that bounds would cost more
-    than they save.
+    saturated one the two finest do.
+
+    Args:
+      tree: of a capacity above `SMALL`.
     """
     capacity = tree.masses.shape[0]
-    if capacity <= _SMALL:
-        return []
     coarsest, groups = merge(tree, capacity // _COARSEST)
     # In the order of the coarsest groups like stands beside like, so that a node need not look far.
     order = jnp.argsort(jnp.where(jnp.arange(capacity) < tree.size, groups, capacity))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bbald_jax import advice
-from bbald_jax.acquisition import Acquisition, Inputs, catalogue
+from bbald_jax.acquisition import Acquisition, Inputs, find
 from bbald_jax.typing import BatchBALDDiagnostics, LogProbs
 from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
 
@@ -89,8 +89,7 @@ def select(
         )
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: {seed!r} is not an integer in 0 to 2**32 - 1")
-    if not isinstance(acquisition, Acquisition):
-        acquisition = _by_name(acquisition, num_configurations)
+    acquisition = find(acquisition, num_configurations=int(num_configurations))
     ordered = in_order(predictions, axes, "predictions")  # a view: the lists are checked first
     num_points = len(ordered)
     conditions = _points(pending, num_points, "pending")
@@ -129,13 +128,6 @@ def select(
         warnings=(),
     )
     return selection._replace(warnings=_warnings(selection, batch_size, inputs))
-
-
-def _by_name(name: Any, num_configurations: int) -> Acquisition:
-    functions = catalogue(num_configurations=int(num_configurations))
-    if not isinstance(name, str) or name not in functions:
-        raise ValueError(f"acquisition: {name!r} is none of {', '.join(functions)}")
-    return functions[name]
 
 
 def _available(num_points: int, candidates: Any, exclude: Any, pending: np.ndarray) -> np.ndarray:
@@ -233,20 +225,10 @@ def _warnings(selection: Selection, batch_size: int, inputs: Inputs) -> tuple[st
         )
     diagnostics = selection.diagnostics
     if isinstance(diagnostics, BatchBALDDiagnostics):
-        num_informed = advice.num_informed(
-            selection.scores.tolist(), diagnostics.remaining_entropy.tolist()
+        spent = advice.spent_in_batch(
+            num_samples, selection.scores.tolist(), diagnostics.remaining_entropy.tolist()
         )
-        if num_informed < num_chosen:
-            after = f"after {num_informed} of {num_chosen} points"
-            warnings.append(
-                advice.spent_samples(
-                    num_samples,
-                    subject="The",
-                    when=after if num_informed else "before the first point",
-                    samples="K",
-                    size="the batch size",
-                )
-            )
+        warnings += [spent] if spent else []
     elif num_samples == 1 and np.allclose(selection.gains, 0, atol=1e-6):
         warnings.append(
             "With K = 1 there is no other sample to disagree with, and every gain is zero: give "

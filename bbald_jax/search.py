@@ -11,12 +11,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bbald_jax.bounds import ladder
-from bbald_jax.configurations import Configurations
+from bbald_jax.bounds import SMALL, ladder
+from bbald_jax.configurations import Configurations, first_nodes
 from bbald_jax.gains import Candidates, gains, points_per_tile, take
 from bbald_jax.tiling import tiling
 from bbald_jax.typing import Available
 
+# A tree of so few nodes is evaluated whole.
+_FEW = 16
 # Gains that differ by less are told apart only by rounding, and gains below it are none.
 _SLACK = 1e-6
 
@@ -45,6 +47,7 @@ def best_gains(
     *,
     num_best: int,
     num_wanted: Int[Array, ""],
+    num_needed: Int[Array, ""],
     enough: Float[Array, ""],
     tolerance: Float[Array, ""],
     hint: Float[Array, "N"],
@@ -58,7 +61,8 @@ def best_gains(
       available: which of them may be chosen.
       num_best: k, how many are returned (static).
       num_wanted: how many of those k must be the right ones,
-      enough: unless k gains are found that add up to this; then only the first must be.
+      num_needed: and how many, once k gains are found that add up to `enough`.
+      enough: see there.
       tolerance: points may be missed whose gains exceed the last wanted one's by less; 0 misses
         none.
       hint: an order in which good candidates come early; any will do.
@@ -80,20 +84,40 @@ def best_gains(
         """Only what can rise above it is worth evaluating."""
         best = lax.top_k(exact, num_best)[0]
         is_enough = jnp.sum(jnp.maximum(best, 0)) >= enough
-        last_wanted = best[jnp.where(is_enough, 1, jnp.minimum(num_wanted, num_best)) - 1]
+        wanted = jnp.where(is_enough, num_needed, jnp.minimum(num_wanted, num_best))
+        last_wanted = jnp.where(wanted > 0, best[wanted - 1], jnp.inf)
         return jnp.maximum(last_wanted + tolerance - _SLACK, _SLACK)
+
+    def refine(state):
+        """Bounds, coarse to fine, for what can still win."""
+        bounds, exact, work = state
+        *finer, coarsest = ladder(tree)
+        bounds = jnp.minimum(bounds, gains(coarsest, pool))
+        work += num_points * coarsest.size.astype(work.dtype)
+        for level in reversed(finer):
+            bounds, work = _refine(level, pool, bounds, work, threshold(exact))
+        return bounds, exact, work
+
+    def evaluate_and_refine(state):
+        bounds, exact, work = state
+        # The first gains, from which on there is something to exceed.
+        state = evaluate(bounds, exact, work, jnp.minimum(bounds, hint))
+        return lax.cond(threshold(state[1]) < jnp.inf, refine, lambda state: state, state)
+
+    def evaluate_all(state):
+        """On a tree of few nodes, that costs less than bounds."""
+        bounds, _, work = state
+        exact = jnp.where(available, gains(first_nodes(tree, _FEW), pool), -jnp.inf)
+        work += num_points * tree.size.astype(work.dtype)
+        return jnp.full_like(bounds, -jnp.inf), exact, work
 
     exact = jnp.full(num_points, -jnp.inf, pool.probs.dtype)
     work = jnp.zeros((), pool.probs.dtype)
     bounds = jnp.where(available, jnp.inf, -jnp.inf).astype(exact.dtype)
-    if use_bounds and (levels := ladder(tree)):
-        *finer, coarsest = levels
-        bounds = jnp.where(available, gains(coarsest, pool), bounds)
-        work += num_points * coarsest.size.astype(work.dtype)
-        # The first gains, from which on there is something to exceed.
-        bounds, exact, work = evaluate(bounds, exact, work, jnp.minimum(bounds, hint))
-        for level in reversed(finer):
-            bounds, work = _refine(level, pool, bounds, work, threshold(exact))
+    if use_bounds and tree.masses.size > SMALL:
+        bounds, exact, work = lax.cond(
+            tree.size <= _FEW, evaluate_all, evaluate_and_refine, (bounds, exact, work)
+        )
 
     bounds, exact, work = lax.while_loop(
         lambda state: jnp.max(state[0]) > threshold(state[1]),

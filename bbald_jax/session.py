@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbald_jax import pool as pools
-from bbald_jax.acquisition import Acquisition, Inputs, catalogue
+from bbald_jax.acquisition import Acquisition, Inputs, find
+from bbald_jax.advice import spent_in_batch
 from bbald_jax.answers import check_ids, check_integers, check_labels, check_points
-from bbald_jax.certificate import SPENT
 from bbald_jax.files import read_document, write_document
-from bbald_jax.typing import CandidateBatch
+from bbald_jax.typing import BatchBALDDiagnostics, CandidateBatch, LogProbs
 from bbald_jax.validation import assert_positive, check_log_probs
 
 _KIND, _VERSION = "bbald_jax session", 1
@@ -123,11 +123,12 @@ class Session:
             `log_probs`, or that chose points it was not offered.
         """
         assert_positive(batch_size=batch_size)
-        function = _find(acquisition)
+        function = find(acquisition)
+        inputs = self._check_inputs(function, log_probs)
         num_asked = sum(event.action == "ask" for event in self._history)
         batch = function.select(
             jax.random.fold_in(jax.random.key(self.seed), num_asked),
-            self._check_inputs(function, log_probs),
+            inputs,
             batch_size=min(int(batch_size), self.num_points),
             available=pools.available(self._pool),
             pending=pools.pending_indices(self._pool, capacity=_capacity(self.pending.size)),
@@ -135,7 +136,7 @@ class Session:
         indices = np.asarray(batch.indices)
         indices = indices[indices != -1].astype(np.int64)
         self._mark_asked(indices.tolist(), function.name)
-        _warn_if_spent(batch, indices.size)
+        _warn_if_spent(batch, indices.size, inputs.log_probs)
         return indices
 
     def tell(self, indices: Any, labels: Any) -> None:
@@ -279,15 +280,6 @@ class Session:
         return Inputs(log_probs)
 
 
-def _find(acquisition: str | Acquisition) -> Acquisition:
-    if isinstance(acquisition, Acquisition):
-        return acquisition
-    functions = catalogue()
-    if acquisition not in functions:
-        raise ValueError(f"acquisition: {acquisition!r} is none of {', '.join(functions)}")
-    return functions[acquisition]
-
-
 def _capacity(num_points: int) -> int:
     """The next power of two: each new length of an array is compiled anew."""
     return max(_LEAST_CAPACITY, 1 << (num_points - 1).bit_length())
@@ -298,14 +290,9 @@ def _padded(values: list[int]) -> jax.Array:
     return jnp.asarray([*values, *padding], jnp.int32)
 
 
-def _warn_if_spent(batch: CandidateBatch, num_filled: int) -> None:
-    remaining = getattr(batch.diagnostics, "remaining_entropy", None)  # only joint functions know
-    # The last point of a batch may leave nothing: no point after it is wasted.
-    is_spent = np.asarray([] if remaining is None else remaining)[: max(num_filled - 1, 0)] < SPENT
-    if is_spent.any():
-        warnings.warn(
-            f"after {1 + int(is_spent.argmax())} of these {num_filled} points the K posterior "
-            "samples are spent, and the points after them carry no information: raise K, or lower "
-            "batch_size",
-            stacklevel=3,
-        )
+def _warn_if_spent(batch: CandidateBatch, num_filled: int, log_probs: LogProbs | None) -> None:
+    if log_probs is None or not isinstance(batch.diagnostics, BatchBALDDiagnostics):
+        return
+    scores, remaining = batch.scores[:num_filled], batch.diagnostics.remaining_entropy[:num_filled]
+    if spent := spent_in_batch(log_probs.shape[1], scores.tolist(), remaining.tolist()):
+        warnings.warn(spent, stacklevel=3)

@@ -26,7 +26,7 @@ class Tiling(NamedTuple):
     block: int
 
 
-_CPU = Tiling(predictive=5 * 2**17, children=2**18, rows=128, block=32)
+_CPU = Tiling(predictive=5 * 2**17, children=2**20, rows=128, block=32)
 _ACCELERATOR = Tiling(predictive=2**26, children=2**26, rows=2**11, block=256)
 
 

@@ -171,7 +171,7 @@ def test_targets_reach_the_function_that_requires_them():
         ({"seed": -1}, r"seed: -1 is not an integer in 0 to 2\*\*32 - 1"),
         ({"seed": 2**32}, r"seed: 4294967296 is not"),
         ({"seed": 0.5}, r"seed: 0.5 is not"),
-        ({"acquisition": "bold"}, r"acquisition: 'bold' is none of batchbald, bald, random"),
+        ({"acquisition": "bold"}, r"acquisition: 'bold' is none of .*batchbald"),
         ({"axes": "NKD"}, r"axes: 'NKD' is no order of the letters"),
         ({"axes": "KCN"}, r"probs\[0, 0\]: axis C \(classes\) sums to .*see axes"),
         ({"kind": "log-probs"}, r"log_probs\[0, 0, 0\] .*kind probs"),

@@ -118,7 +118,8 @@ def test_dropout_in_a_transformer_is_consistent():
 def test_people_who_label(make_log_probs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     # The default of 10,000 configurations is not for tests.
-    monkeypatch.setattr("bbald_jax.session.catalogue", lambda: bb.catalogue(num_configurations=50))
+    few = bb.catalogue(num_configurations=50)
+    monkeypatch.setattr("bbald_jax.acquisition.catalogue", lambda num_configurations: few)
     names: dict = {"bb": bb, "log_probs": make_log_probs(1000, 50, 3)}
     run(example("bb.Session"), names)
     assert names["points"].size == 4

@@ -19,7 +19,7 @@ from bbald_jax.tiling import tiling
 
 BATCH_SIZE = 8
 CAPACITY = 320
-NEVER = jnp.asarray(jnp.inf)
+NEVER, NONE, ONE = jnp.asarray(jnp.inf), jnp.int32(0), jnp.int32(1)
 KEY = jax.random.key(0)
 
 
@@ -75,6 +75,7 @@ def search(
     num_wanted,
     tolerance,
     enough=NEVER,
+    num_needed=ONE,
     *,
     num_best: int,
     use_bounds: bool = True,
@@ -89,6 +90,7 @@ def search(
         available,
         num_best=num_best,
         num_wanted=num_wanted,
+        num_needed=num_needed,
         enough=enough,
         tolerance=tolerance,
         hint=jnp.full(log_probs.shape[0], jnp.inf),
@@ -122,6 +124,13 @@ def test_when_enough_is_found_only_the_first_must_be_right(log_probs: jax.Array)
     assert found.indices[0] == np.argmax(exact)
     assert found.gains.sum() >= enough
     assert found.work <= 2 * one.work + NUM_POINTS * num_nodes / 10
+
+
+def test_when_enough_is_found_and_nothing_needed_the_search_is_over(log_probs: jax.Array):
+    found, _, num_nodes = search(log_probs, ALL, 10, 0.0, jnp.asarray(1e-3), NONE, num_best=10)
+    assert found.gains.sum() >= 1e-3
+    assert found.work == tiling().block * num_nodes
+    assert np.isinf(found.bounds).sum() == NUM_POINTS - tiling().block
 
 
 def test_the_bounds_are_bounds(log_probs: jax.Array):
@@ -168,6 +177,8 @@ def test_dense_work_is_every_point_on_every_node(log_probs: jax.Array):
     block = tiling().block
     blocks = -(-NUM_POINTS // block) * block
     assert found.work == blocks * size
+    # A million points on thousands of nodes are too many for int32.
+    assert jnp.issubdtype(found.work.dtype, jnp.floating)
 
 
 def test_bounds_save_work_on_a_larger_pool():

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ def test_a_batch_is_conditional_on_what_is_pending(session: Session, log_probs: 
     assert other.ask(log_probs, 2, BATCHBALD).tolist() != expected.indices.tolist()
 
 
-@pytest.mark.filterwarnings("ignore:after")  # the samples are spent
+@pytest.mark.filterwarnings("ignore:The K")  # the samples are spent
 def test_what_is_pending_is_rarely_compiled_for(log_probs: jax.Array):
     session, before = Session(N, C), len(toy.COMPILED)
     session.ask(log_probs, 2, batchbald(num_configurations=31))
@@ -192,22 +192,14 @@ def test_what_a_session_cannot_give_is_refused(session: Session, log_probs: jax.
         session.ask(log_probs, 2, function)
 
 
-def test_spent_samples_are_mentioned(session: Session):
-    class Diagnostics(NamedTuple):
-        remaining_entropy: np.ndarray
-
-    def select(key: Any, inputs: Any, *, batch_size: int, available: Any, pending: Any):
-        batch = last_points(key, inputs, batch_size=5, available=available, pending=pending)
-        entropies = Diagnostics(np.array([0.5, 0.2, 0.09, 0.0, 0.0]))
-        indices = jnp.where(jnp.arange(5) < batch_size, batch.indices - len(session.pending), -1)
-        return batch._replace(indices=indices, diagnostics=entropies)
-
-    function = bb.Acquisition("joint", (), select)
+def test_spent_samples_are_mentioned():
+    # Two samples that are certain, and disagree: one label tells which is right.
+    certain = np.tile([[[0.0, -np.inf], [-np.inf, 0.0]]], (6, 1, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        session.ask(None, 3, function)  # no point after the third
-    with pytest.warns(UserWarning, match="after 3 of these 4 points .* spent.*: raise K"):
-        session.ask(None, 4, function)
+        bb.Session(6, 2).ask(certain, 1)  # no point after the first
+    with pytest.warns(UserWarning, match="spent after 1 of 3 points.*: raise K"):
+        bb.Session(6, 2).ask(certain, 3)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +221,7 @@ def test_predictions_are_checked(session: Session, log_probs: jax.Array, change,
 def test_a_batch_of_none_and_an_unknown_function_are_refused(session: Session):
     with pytest.raises(ValueError, match="batch_size: 0"):
         session.ask(None, 0, "random")
-    with pytest.raises(ValueError, match=r"'batch-bald' is none of .*bald.*random"):
+    with pytest.raises(ValueError, match=r"'batch-bald' is none of random.*bald"):
         session.ask(None, 1, "batch-bald")
 
 

@@ -5,6 +5,7 @@ that a loop computes no prediction that nobody looks at. Higher scores are bette
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -144,6 +145,7 @@ bald = _pointwise(
 )
 
 
+@cache  # for another function of the same M, jit would compile again
 def batchbald(num_configurations: int = 10_000) -> Acquisition:
     """BatchBALD with M = `num_configurations`."""
 

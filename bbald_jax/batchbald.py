@@ -73,17 +73,19 @@ def select_batchbald(
       available: `[N]` bool, the points to choose from; all of them by default.
       pending: `[P]`, indices of points chosen earlier whose labels are still out, padded with -1.
         The batch is conditional on them, and they are not returned.
-      use_bounds: False evaluates every candidate on every configuration (static): the same batch,
-        for many times the work; to measure what the bounds save.
+      use_bounds: False evaluates every candidate on every configuration (static): the same batch
+        (while gains are above their rounding), for many times the work; to measure what the
+        bounds save.
 
     Returns:
       B slots, in order of acquisition. `scores[i]` is I[y_{n_0}, ..., y_{n_i}; w | y_pending] in
       nats, at most log K; `gains[i]` what point i added. Gains are computed in float32 as
       differences of entropies, with an error of about 1e-6 nats. Equal gains go to the lowest
-      index. Points with NaN are left out and counted in `diagnostics.num_invalid`.
-      `diagnostics` is `BatchBALDDiagnostics`: a certificate, what remains unknown, the work.
-      Memory beside the input: about N K (C + 1) + M (4 (K + C) + 128) floats. Time: O(B N M K C)
-      times `work_fraction`.
+      index, while they are above 1e-6. Points with NaN are left out and counted in
+      `diagnostics.num_invalid`. `diagnostics` is `BatchBALDDiagnostics`: a certificate, what
+      remains unknown, the work.
+      Memory beside the input: about N K (C + 1) + 6 M (K + C) floats and the tiles of `tiling.py`.
+      Time: O(B N M K C) times `work_fraction`.
 
     Raises:
       ValueError: `batch_size` or `num_configurations` below 1 (at trace time).

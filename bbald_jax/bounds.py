@@ -123,7 +123,8 @@ def _nearest(
         # An argmax, in two reductions that a CPU can vectorise (over the first axis).
         is_best = likeness >= jnp.max(likeness, axis=0)
         best = jnp.min(jnp.where(is_best, jnp.arange(window)[:, None], window - 1), axis=0)
-        return lax.dynamic_update_slice_in_dim(groups, first + best, start, 0)
+        best = (first + best).astype(groups.dtype)  # int64 under jax_enable_x64
+        return lax.dynamic_update_slice_in_dim(groups, best, start, 0)
 
     num_tiles = -(-tree.size // tile)
     return lax.fori_loop(0, num_tiles, assign_tile, jnp.zeros(capacity, jnp.int32))

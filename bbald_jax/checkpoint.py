@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -32,23 +33,23 @@ def save(folder: Path, round_index: int, state: object) -> None:
         try:
             manager.save(round_index, args=ocp.args.StandardSave(state))
         except ValueError as error:
-            # TensorStore's way of saying OSError.
-            if code := re.search(r"os_error_code='(\d+)'", str(error)):
-                number = int(code.group(1))
-                raise OSError(number, os.strerror(number), str(folder)) from error
+            _raise_os_error(error, folder)
             raise
 
 
 def restore(folder: Path, like: State, *, most_rounds: int) -> State:
     """The last sound state saved after at most `most_rounds` rounds, or `like` when there is none.
 
-    States after more rounds are deleted: what they came from is about to be run again. So are
-    damaged ones, and a warning is logged that names them.
+    States after more rounds are deleted: what they came from is about to be run again. Damaged
+    ones are moved aside, to `<folder>.damaged`, and a warning is logged that names them.
 
     Args:
       folder: of this run.
       like: a state of the same structure, shapes and dtypes.
       most_rounds: how many rounds the caller has the results of.
+
+    Raises:
+      OSError: a state cannot be read now (a network or a permission); none is touched.
     """
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     state, damaged = like, []
@@ -60,9 +61,18 @@ def restore(folder: Path, like: State, *, most_rounds: int) -> State:
                     arguments = ocp.args.StandardRestore(abstract)
                     state = cast(State, manager.restore(last, args=arguments))
                     break
-                except Exception:  # one of its own for each kind of damage
+                except (OSError, MemoryError):
+                    raise
+                except Exception as error:  # one of its own for each kind of damage
+                    _raise_os_error(error, folder)
                     damaged.append(f"round {last}")
-            manager.delete(last)
+            else:
+                manager.delete(last)
+                continue
+        aside = folder.with_name(f"{folder.name}.damaged")
+        aside.mkdir(exist_ok=True)
+        shutil.rmtree(aside / str(last), ignore_errors=True)
+        shutil.move(folder / str(last), aside)
     if damaged:
         _LOGGER.warning(
             "%s: the state after %s is damaged; going on from %s, to the same results",
@@ -71,6 +81,13 @@ def restore(folder: Path, like: State, *, most_rounds: int) -> State:
             "the first round" if last is None else f"the state after round {last}",
         )
     return state
+
+
+def _raise_os_error(error: Exception, folder: Path) -> None:
+    """TensorStore says OSError in a ValueError's words."""
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        number = int(code.group(1))
+        raise OSError(number, os.strerror(number), str(folder)) from error
 
 
 def _last_round(folder: Path) -> int | None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +13,7 @@ from rich.table import Table
 from bbald_jax import advice
 from bbald_jax.acquisition import catalogue
 from bbald_jax.console import POSITIVE, SEED, Refused, make_console
-from bbald_jax.files import write_atomically
+from bbald_jax.files import finite, write_atomically
 from bbald_jax.prediction_files import LISTS, read_ids, read_points, read_predictions
 from bbald_jax.predictions import Selection
 from bbald_jax.predictions import select as select_points
@@ -178,15 +177,8 @@ def _write(path: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
         write_atomically(path, text.getvalue())
     else:
-        # JSON has no number for infinity, which a logarithm of zero can be.
-        finite = [
-            {
-                name: None if isinstance(value, float) and not math.isfinite(value) else value
-                for name, value in row.items()
-            }
-            for row in rows
-        ]
-        write_atomically(path, json.dumps(finite, indent=2, allow_nan=False) + "\n")
+        # A score may be infinite, the logarithm of zero.
+        write_atomically(path, json.dumps(finite(rows), indent=2, allow_nan=False) + "\n")
 
 
 def _table(rows: list[Row], acquisition: str) -> Table:

@@ -180,8 +180,8 @@ def _thin(
 
     A child's priority is what is still unknown there, `a = q H(w')`. Its inclusion probability
     is `pi = min(1, a / c)`, with c such that `sum pi = capacity`, and a survivor's mass becomes
-    `q / pi`. So `sum v H(w)`, and with it the score, does not change at all (each uncertain
-    survivor carries exactly c), and any other weighted sum over the children is unbiased.
+    `q / pi`. So `sum v H(w)`, and with it the score, does not change but for rounding (each
+    uncertain survivor carries exactly c), and any other weighted sum over the children is unbiased.
     Children of zero priority know the parameters: no label can tell them more, for good.
 
     Returns:

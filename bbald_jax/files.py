@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from typing import Any
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file's content at once: a process killed at any moment leaves the old or the new.
 
-    It is written beside the file, to `path` + ".tmp", brought to the disk, and renamed.
+    It is written beside the file, to a name of its own that ends in ".tmp", brought to the disk,
+    and renamed. A link is followed.
 
     Args:
       path: in a folder that is there; the file itself need not be.
@@ -19,12 +22,31 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
       OSError: it cannot be written; what was there before still is.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    path = path.resolve()
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the new name may be lost with the power
+    finally:
+        os.close(folder)
+
+
+def finite(value: Any) -> Any:
+    """Infinity and NaN as None, in lists and dictionaries too: JSON has no numbers for them."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_document(path: Path, content: Any, *, kind: str, version: int) -> None:

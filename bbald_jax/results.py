@@ -6,6 +6,7 @@ JSON object a round, written as the round ends.
 
 import csv
 import fcntl
+import io
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bbald_jax.files import write_atomically
+from bbald_jax.files import finite, write_atomically
 
 CONFIG, ROUNDS, TABLE, LOCK = "config.json", "rounds.jsonl", "rounds.csv", "lock"
 
@@ -126,7 +127,7 @@ def _read_json(folder: Path) -> Line:
 def append_round(folder: Path, line: Line) -> None:
     """Add one round; when this returns, the line is on disk."""
     with open(folder / ROUNDS, "a") as file:
-        file.write(json.dumps(_finite(line), allow_nan=False) + "\n")
+        file.write(json.dumps(finite(line), allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -160,18 +161,17 @@ def write_rounds(folder: Path, lines: Iterable[Line]) -> None:
 
 def write_table(folder: Path, lines: list[Line]) -> None:
     """The same rounds as `rounds.csv`, lists as numbers with spaces between them."""
-    temporary = folder / f"{TABLE}.tmp"
-    with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        writer.writeheader()
-        for line in lines:
-            writer.writerow(
-                {
-                    name: " ".join(map(str, value)) if isinstance(value, list) else value
-                    for name, value in line.items()
-                }
-            )
-    os.replace(temporary, folder / TABLE)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]))
+    writer.writeheader()
+    for line in lines:
+        writer.writerow(
+            {
+                name: " ".join(map(str, value)) if isinstance(value, list) else value
+                for name, value in line.items()
+            }
+        )
+    write_atomically(folder / TABLE, text.getvalue())
 
 
 def num_correct_for(accuracy: float, num_test: int) -> int:
@@ -181,12 +181,3 @@ def num_correct_for(accuracy: float, num_test: int) -> int:
     10,000.
     """
     return math.ceil(Decimal(str(accuracy)) * num_test)
-
-
-def _finite(value: Any) -> Any:
-    """Infinity and NaN as null: JSON has no numbers for them."""
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,12 +9,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from bbald_jax.entropy import mean_probs
+from bbald_jax.tiling import tiling
 from bbald_jax.typing import LogProbs, TargetLogProbs
 from bbald_jax.validation import assert_log_probs, assert_target_log_probs, invalid_points
-
-# Rows and columns, (point, class) pairs, of a tile of joint probabilities: it stays in the cache
-# of one CPU core (1.6 MB in float32).
-_TILE_OUTCOMES = 640
 
 
 @jax.jit
@@ -93,8 +90,8 @@ def epig(log_probs: LogProbs, target_log_probs: TargetLogProbs) -> Float[Array, 
     Returns:
       `[N]`, nats, in [0, I[y_n; w]] up to float32 rounding (about 1e-6); exact for the K given
       samples and the T given targets. 0 where K = 1. With one target it is I[y_n; y_t].
-      Memory beside the input: at most about R (3 R + 4 K) floats with R = max(640, C), whatever N
-      and T are.
+      Memory beside the input: at most about R (3 R + 4 K) floats, whatever N and T are, with
+      R = max(C, `outcomes` in `tiling.py`: 640 on a CPU).
       Time: O(N T K C^2).
 
     Raises:
@@ -105,7 +102,7 @@ def epig(log_probs: LogProbs, target_log_probs: TargetLogProbs) -> Float[Array, 
     num_points, num_samples, num_classes = assert_log_probs(log_probs)
     num_targets = assert_target_log_probs(log_probs, target_log_probs)
     is_valid = ~invalid_points(target_log_probs)
-    side = max(1, _TILE_OUTCOMES // num_classes)
+    side = max(1, tiling().outcomes // num_classes)
     block, tile = min(num_points, side), min(num_targets, side)
 
     def information(points: LogProbs, targets: TargetLogProbs) -> Float[Array, "N T"]:

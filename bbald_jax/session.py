@@ -115,7 +115,8 @@ class Session:
 
         Returns:
           `[B]` indices in order of acquisition, fewer when fewer points are left. Joint functions
-          (`batchbald`) condition them on the points that are pending already.
+          (`batchbald`) condition them on the points that are pending already. A `UserWarning` says
+          when the K samples were spent; where warnings are errors, `pending` has the points.
 
         Raises:
           ValueError: `log_probs` as `check_log_probs` says, or of another N or C than the session;
@@ -131,7 +132,10 @@ class Session:
             inputs,
             batch_size=min(int(batch_size), self.num_points),
             available=pools.available(self._pool),
-            pending=pools.pending_indices(self._pool, capacity=_capacity(self.pending.size)),
+            # None where nothing is: the configurations then need no room for pending points.
+            pending=pools.pending_indices(self._pool, capacity=_capacity(self.pending.size))
+            if self.pending.size
+            else None,
         )
         indices = np.asarray(batch.indices)
         indices = indices[indices != -1].astype(np.int64)
@@ -204,9 +208,12 @@ class Session:
           ids: `[L]`, names as they were given to the session, in any order.
 
         Raises:
-          ValueError: a name that no point bears.
+          ValueError: a name that no point bears; one name that is not in a list.
         """
-        names = np.asarray(ids).tolist()
+        array = np.asarray(ids)
+        if array.ndim != 1:
+            raise ValueError(f"ids: {ids!r} is no flat list of names; pass one, such as [{ids!r}]")
+        names = array.tolist()
         for name in names:
             if name not in self._index_of:
                 raise ValueError(f"ids: no point is called {name!r}; session.ids lists all names")
@@ -218,12 +225,20 @@ class Session:
         Save after `ask`, before anyone starts to label.
 
         Raises:
+          ValueError: the file there is not an earlier state of this session (somebody else's
+            answers would be lost), or no session at all.
           OSError: it cannot be written; what was there before still is.
         """
-        settings = {"num_points": self.num_points, "num_classes": self.num_classes}
-        settings |= {"ids": self._ids, "seed": self.seed}
-        content = {"settings": settings, "history": self._history}
-        write_document(Path(path), content, kind=_KIND, version=_VERSION)
+        path, content = Path(path), self._content()
+        if path.exists():
+            there = read_document(path, kind=_KIND, version=_VERSION)
+            num_events = len(there["history"])
+            if content | {"history": content["history"][:num_events]} != there:
+                raise ValueError(
+                    f"{path}: holds another session, or this one with other answers than were "
+                    "known here; load it and tell it yours, or save to another file"
+                )
+        write_document(path, content, kind=_KIND, version=_VERSION)
 
     @classmethod
     def load(cls, path: str | Path) -> "Session":
@@ -243,6 +258,16 @@ class Session:
             else:
                 session.skip(indices)
         return session
+
+    def _content(self) -> dict[str, Any]:
+        """What a file holds, as JSON gives it back."""
+        settings = {"num_points": self.num_points, "num_classes": self.num_classes}
+        settings |= {"ids": self._ids, "seed": self.seed}
+        history = [
+            [event.action, list(event.indices), list(event.labels), event.acquisition]
+            for event in self._history
+        ]
+        return {"settings": settings, "history": history}
 
     @cached_property
     def _index_of(self) -> dict[str | int, int]:

@@ -59,7 +59,7 @@ class BatchBALDDiagnostics(NamedTuple):
       effective_configurations: `[]`, how many nodes share the remaining entropy at the end,
         `(sum a)^2 / sum a^2` with `a = v H(w)`.
       work_fraction: `[]`, evaluations of a point on a node, on merged nodes and for the
-        certificate too, over those of a dense evaluation of every point in every step.
+        certificate too, over those of a dense evaluation of every point in each of the B steps.
     """
 
     num_invalid: Int[Array, ""]

@@ -46,7 +46,8 @@ SIZES = (
 def expected_bytes(size: Size, num_configurations: int) -> int:
     """The formula in the docstring of `select_batchbald`, and the input, in float32."""
     N, K, C, _ = size
-    return 4 * (2 * N * K * C + N * K + 4 * num_configurations * (K + C)) + 4 * N * K * C
+    beside = N * K * (C + 1) + 6 * num_configurations * (K + C)
+    return 4 * (beside + N * K * C)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))

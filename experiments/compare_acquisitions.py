@@ -46,8 +46,9 @@ def run(folder: str, **options) -> dict:
     """Run what is left of one function's trials."""
     jax.config.update("jax_platforms", "cpu")
     config = Config(**options)
-    results.open_folder(Path(folder), vars(config), experiment.environment())
-    return {"num_rounds": sum(1 for _ in experiment.run(config, Path(folder)))}
+    with results.locked(Path(folder)):
+        results.open_folder(Path(folder), vars(config), experiment.environment())
+        return {"num_rounds": sum(1 for _ in experiment.run(config, Path(folder)))}
 
 
 def labels_cell(lines: list[Line], accuracy: float) -> str:

@@ -434,7 +434,7 @@ def test_memory_is_that_of_the_docstring_not_of_every_point_times_every_configur
     num_points, num_samples, num_classes, capacity = 20_000, 4, 10, 10_000
     assert 4 * num_points * capacity * num_classes == 8e9  # the naive array
     stated = 4 * num_points * num_samples * (num_classes + 1)
-    stated += 4 * capacity * (4 * (num_samples + num_classes) + 128) + tile_bytes()
+    stated += 4 * 6 * capacity * (num_samples + num_classes) + tile_bytes()
     log_probs = jax.ShapeDtypeStruct((num_points, num_samples, num_classes), jnp.float32)
     pending = jax.ShapeDtypeStruct((10,), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -11,7 +11,7 @@ from conftest import MakeLogProbs, assert_nats, temporary_bytes
 from hypothesis import strategies as st
 
 import bbald_jax as bb
-from bbald_jax import scores as scores_module
+from bbald_jax.tiling import tiling
 
 ALL = (0, 1, 2, 3, 4, 5)
 # Six times one question whose answer says which of three samples is true.
@@ -151,7 +151,7 @@ def test_the_batch_size_must_be_positive(make_log_probs: MakeLogProbs, batch_siz
 def test_no_two_points_of_the_pool_meet_in_memory():
     num_points, num_samples = 100_000, 20
     log_probs = jax.ShapeDtypeStruct((num_points, num_samples, 10), jnp.float32)
-    side = scores_module._TILE_OUTCOMES
+    side = tiling().outcomes
     allowed = 4 * (side * (3 * side + 4 * num_samples) + 5 * num_points)
     actual = temporary_bytes(
         lambda x: bb.select_kbald(x, batch_size=10, pending=jnp.arange(5)), log_probs

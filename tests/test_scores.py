@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import reference
 import strategies
-from conftest import MakeLogProbs, assert_nats, temporary_bytes
+from conftest import MakeLogProbs, assert_nats, set_tiles, temporary_bytes
 from hypothesis import strategies as st
 
 import bbald_jax as bb
-from bbald_jax import scores, validation
+from bbald_jax import validation
+from bbald_jax.tiling import tiling
 
 ROUNDING = 2e-6
 
@@ -190,13 +191,13 @@ def test_in_chunks_as_in_one(
 ):
     log_probs, targets = make_log_probs(num_points, 4, 3), make_log_probs(num_targets, 4, 3, seed=1)
     expected = bb.epig(log_probs, targets)
-    monkeypatch.setattr(scores, "_TILE_OUTCOMES", 9)  # three points of three classes
+    set_tiles(monkeypatch, outcomes=9)  # three points of three classes
     in_chunks = jax.jit(lambda *args: inspect.unwrap(bb.epig)(*args))
     assert_nats(in_chunks(log_probs, targets), expected, ROUNDING)
 
 
 def test_more_classes_than_a_tile_is_wide(make_log_probs: MakeLogProbs):
-    num_classes = scores._TILE_OUTCOMES + 10
+    num_classes = tiling().outcomes + 10
     log_probs = make_log_probs(2, 3, num_classes)
     targets = make_log_probs(2, 3, num_classes, seed=1)
     probs, target_probs = reference.to_probs(log_probs), reference.to_probs(targets)
@@ -227,7 +228,7 @@ def test_targets_that_are_no_numbers_are_left_out_of_the_mean(make_log_probs: Ma
 def test_memory_of_epig_is_that_of_the_docstring(N: int, T: int, K: int, C: int):
     pool = jax.ShapeDtypeStruct((N, K, C), jnp.float32)
     targets = jax.ShapeDtypeStruct((T, K, C), jnp.float32)
-    side = max(scores._TILE_OUTCOMES, C)
+    side = max(tiling().outcomes, C)
     allowed = 4 * side * (3 * side + 4 * K) + 4 * (N + T)
     assert temporary_bytes(bb.epig, pool, targets) < allowed
     assert allowed < 4 * N * T * C * C / 50

@@ -68,6 +68,27 @@ def test_the_order_of_the_pool_does_not_matter(pool, seed: int):
     assert_same_up_to_ties(order[permuted.indices], permuted.gains, batch.indices, batch.gains)
 
 
+def test_broken_points_change_nothing_for_the_others():
+    # More of them than a block holds, in a tree that is searched with bounds.
+    log_probs = POOLS[0](np.random.default_rng(3))
+    broken = np.arange(0, NUM_POINTS, 3)
+    assert len(broken) > tiling().block
+    with_nan = jnp.asarray(log_probs).at[broken, 1].set(jnp.nan)
+    batch = select(with_nan, 0, True)
+    rest = np.delete(np.arange(NUM_POINTS), broken)
+    expected = select(log_probs[rest], 0, True)
+    assert_same_up_to_ties(batch.indices, batch.gains, rest[expected.indices], expected.gains)
+    assert batch.diagnostics.num_invalid == len(broken)
+    assert np.isfinite(batch.diagnostics.upper_bound)
+    assert_nats(batch.diagnostics.certified_ratio, expected.diagnostics.certified_ratio)
+
+
+def test_in_float64():
+    with jax.enable_x64(True):
+        log_probs = jnp.asarray(POOLS[0](np.random.default_rng(0)), jnp.float64)
+        assert_same_selection(jax.nn.log_softmax(log_probs, axis=-1), 0)
+
+
 @partial(jax.jit, static_argnames=("num_best", "use_bounds"))
 def search(
     log_probs,

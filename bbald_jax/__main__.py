@@ -5,6 +5,7 @@ import shlex
 import signal
 import sys
 import threading
+from typing import NoReturn
 
 _EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklearn", "tqdm")
 
@@ -31,13 +32,22 @@ def _end_at_interrupt() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background
         return
-    # Blocked here and in all threads to come, so that it waits for `_wait_for_interrupt`.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    threading.Thread(target=_wait_for_interrupt, daemon=True).start()
+    # Python's own handler writes the signal's number there at once, in whatever thread it comes.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    threading.Thread(target=_wait_for_interrupt, args=(reader,), daemon=True).start()
+    # For when an event loop has put another descriptor in its place.
+    signal.signal(signal.SIGINT, lambda *_: _end())
 
 
-def _wait_for_interrupt() -> None:
-    signal.sigwait({signal.SIGINT})
+def _wait_for_interrupt(reader: int) -> None:
+    while os.read(reader, 1) != bytes([signal.SIGINT]):
+        pass
+    _end()
+
+
+def _end() -> NoReturn:
     message = "\ninterrupted"
     if sys.argv[1:2] == ["run"]:
         command = shlex.join(["bbald", *sys.argv[1:]])

@@ -1,7 +1,7 @@
 """Type checks on, hypothesis profile, and the predictions that most tests use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jaxtyping
@@ -28,10 +28,32 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("bbald_jax")
 
 
+def pytest_sessionfinish(session: Any) -> None:
+    """A worker of pytest-xdist hands its counts over."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["fuzz"] = {
+            name: dict(ends) for name, ends in fuzz.CASES.items()
+        }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The counts of a worker."""
+    for edge, ends in getattr(node, "workeroutput", {}).get("fuzz", {}).items():
+        fuzz.CASES[edge].update(ends)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """How many cases the fuzz tests tried."""
     if line := fuzz.summary():
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_functions() -> Iterator[None]:
+    """Every one holds memory maps, of which a process may have some ten thousands only."""
+    yield
+    jax.clear_caches()
 
 
 MakeLogProbs = Callable[..., jax.Array]

@@ -91,9 +91,10 @@ class Run:
 
     def is_importing(self) -> bool:
         """Whether Ctrl-C is taken care of already; long before the first import has ended."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (blocked,) = (line for line in status.splitlines() if line.startswith("SigBlk"))
-        return bool(int(blocked.split()[1], 16) >> (signal.SIGINT - 1) & 1)
+        files = Path(f"/proc/{self.process.pid}/fd")
+        return any(
+            int(file.name) > 2 and os.readlink(file).startswith("pipe:") for file in files.iterdir()
+        )
 
     def is_compiling(self) -> bool:
         return (self.folder / "config.json").exists()

@@ -32,13 +32,13 @@ def _end_at_interrupt() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background
         return
+    # For before, and for when an event loop has put another descriptor in the place of ours.
+    signal.signal(signal.SIGINT, lambda *_: _end())
     # Python's own handler writes the signal's number there at once, in whatever thread it comes.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
     threading.Thread(target=_wait_for_interrupt, args=(reader,), daemon=True).start()
-    # For when an event loop has put another descriptor in its place.
-    signal.signal(signal.SIGINT, lambda *_: _end())
 
 
 def _wait_for_interrupt(reader: int) -> None:

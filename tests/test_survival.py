@@ -1,5 +1,6 @@
 """Real processes, killed and interrupted at any moment: what is finished stays, and continues."""
 
+import contextlib
 import os
 import random
 import signal
@@ -92,9 +93,11 @@ class Run:
     def is_importing(self) -> bool:
         """Whether Ctrl-C is taken care of already; long before the first import has ended."""
         files = Path(f"/proc/{self.process.pid}/fd")
-        return any(
-            int(file.name) > 2 and os.readlink(file).startswith("pipe:") for file in files.iterdir()
-        )
+        for number in os.listdir(files):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                if int(number) > 2 and os.readlink(files / number).startswith("pipe:"):
+                    return True
+        return False
 
     def is_compiling(self) -> bool:
         return (self.folder / "config.json").exists()

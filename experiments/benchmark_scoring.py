@@ -306,6 +306,8 @@ def main() -> None:
         ),
         "## Targets",
         reporting.table(["what", "target", "result", "verdict"], target_rows(answers, dense)),
+        "What bounds the missed ones: most of a small selection is merging and growing the tree, "
+        "on one thread; see [where the time goes](parts.md), by `profile_scoring.py`.",
     )
 
 

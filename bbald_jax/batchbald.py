@@ -84,7 +84,8 @@ def select_batchbald(
       index, while they are above 1e-6. Points with NaN are left out and counted in
       `diagnostics.num_invalid`. `diagnostics` is `BatchBALDDiagnostics`: a certificate, what
       remains unknown, the work.
-      Memory beside the input: about N K (C + 1) + 6 M (K + C) floats and the tiles of `tiling.py`.
+      Memory beside the input: about 2 N K (C + 1) + 6 M (K + C) floats and the tiles of
+      `tiling.py`.
       Time: O(B N M K C) times `work_fraction`.
 
     Raises:

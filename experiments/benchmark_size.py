@@ -46,7 +46,7 @@ SIZES = (
 def expected_bytes(size: Size, num_configurations: int) -> int:
     """The formula in the docstring of `select_batchbald`, and the input, in float32."""
     N, K, C, _ = size
-    beside = N * K * (C + 1) + 6 * num_configurations * (K + C)
+    beside = 2 * N * K * (C + 1) + 6 * num_configurations * (K + C)
     return 4 * (beside + N * K * C)
 
 

@@ -43,8 +43,7 @@ _FLOOR = -60.0
 def ladder(tree: Configurations) -> list[Configurations]:
     """Ever coarser versions of `tree`, finest first.
 
-    On an unsaturated pool the coarsest level rules out most points and the next nearly all, on a
-    saturated one the two finest do.
+    Each level is evaluated only for what the coarser ones have not ruled out.
 
     Args:
       tree: of a capacity above `SMALL`.

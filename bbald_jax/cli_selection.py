@@ -136,7 +136,7 @@ def acquisitions() -> None:
     for function in functions:
         required = " and ".join(needs.get(name, name) for name in function.requires)
         console.print(
-            f"{function.name:<{width}}  {function.description} Needs {required or 'nothing'}."
+            f"{function.name:<{width}}  {function.description}. Needs {required or 'nothing'}."
         )
 
 

@@ -24,8 +24,8 @@ from bbald_jax.training import RECIPES, mc_dropout_learner
 from bbald_jax.typing import Key
 
 #: Points of the pool that stand for the inputs to be predicted, where an acquisition function asks
-#: for targets (EPIG). A mean over 500 misses that over the pool by 1/22 of the standard deviation
-#: between targets; more would cost more and hardly change which points come first.
+#: for targets (EPIG). A mean over 500 has a standard error of 1/22 of the standard deviation
+#: between targets.
 NUM_TARGETS = 500
 
 

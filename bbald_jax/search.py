@@ -85,8 +85,7 @@ def best_gains(
         """Exact gains of the `most` candidates that stand first, a block after the other.
 
         The first block is always evaluated; it ends before another that stands below the
-        threshold. Only what happens once, not
-        once a block, takes time that grows with N.
+        threshold. Nothing that is done once a block takes time that grows with N.
         """
         values, indices = lax.top_k(order, most)
 

@@ -266,6 +266,7 @@ def test_acquisitions_lists_the_catalogue_one_line_each():
         assert function.description, name
         assert function.description in lines[name]
         assert ("target predictions" in lines[name]) == ("target_log_probs" in function.requires)
+    assert all(". Needs " in line for line in lines.values()), "two sentences"
     assert lines["random"].endswith("Needs nothing.")
     assert lines["bald"].endswith("Needs predictions.")
 

@@ -46,11 +46,16 @@ if TYPE_CHECKING:
     from bbald_jax import datasets as datasets
     from bbald_jax import loop as loop
     from bbald_jax import pool as pool
+    from bbald_jax.augmentation import Augmentation as Augmentation
+    from bbald_jax.convolution import Conv as Conv
+    from bbald_jax.convolution import max_pool as max_pool
     from bbald_jax.models import MLP as MLP
+    from bbald_jax.models import FactoredModule as FactoredModule
     from bbald_jax.models import Model as Model
     from bbald_jax.models import PaperCNN as PaperCNN
     from bbald_jax.models import flax_model as flax_model
     from bbald_jax.posterior import sample_mc_dropout as sample_mc_dropout
+    from bbald_jax.training import AUGMENTED as AUGMENTED
     from bbald_jax.training import PAPER as PAPER
     from bbald_jax.training import Learner as Learner
     from bbald_jax.training import Recipe as Recipe
@@ -60,9 +65,11 @@ __version__ = "0.1.0"
 
 # Where each lazy name lives; a module's own name stands for the module.
 _LAZY = {
-    **dict.fromkeys(("MLP", "Model", "PaperCNN", "flax_model"), "models"),
+    **dict.fromkeys(("Augmentation",), "augmentation"),
+    **dict.fromkeys(("Conv", "max_pool"), "convolution"),
+    **dict.fromkeys(("FactoredModule", "MLP", "Model", "PaperCNN", "flax_model"), "models"),
     **dict.fromkeys(("sample_mc_dropout",), "posterior"),
-    **dict.fromkeys(("PAPER", "Learner", "Recipe", "mc_dropout_learner"), "training"),
+    **dict.fromkeys(("AUGMENTED", "PAPER", "Learner", "Recipe", "mc_dropout_learner"), "training"),
     **{module: module for module in ("datasets", "loop", "pool")},
 }
 

@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,11 +106,15 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
         data = _gather(dataset, pool_indices, validation_indices)
         if "target_log_probs" in loop.acquisition.requires:
             data = data._replace(x_target=data.x[_targets(config, trial, len(pool_indices))])
+        learned = None
+        if RECIPES[config.recipe].warm_start:
+            learned = loop.learner.init(_trial_key(config, trial, "warm start"), data.x)
         state = loops.init(
             _trial_key(config, trial, "run"),
             data.y,
             num_classes=dataset.num_classes,
             initial_per_class=config.initial_per_class,
+            learned=learned,
         )
         checkpoints = folder / "checkpoints" / f"trial_{trial}"
         # A line is written before its state is saved, so the state is the one to go on from, and
@@ -125,7 +129,7 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
             loop, state, data, num_rounds=config.num_rounds, target_correct=target_correct
         )
         for next_state, measured, seconds in rounds:
-            line = _line(trial, num_initial, measured, data, pool_indices)
+            line = _line(config, trial, num_initial, measured, data, pool_indices)
             line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
             results.append_round(folder, line)
             if measured.batch is not None:  # else the state is the one that is saved already
@@ -190,10 +194,13 @@ def _targets(config: Config, trial: int, num_points: int) -> Int[Array, "T"]:
     return jax.random.permutation(key, num_points)[:NUM_TARGETS]
 
 
-def _trial_key(config: Config, trial: int, purpose: Literal["split", "run", "targets"]) -> Key:
+_PURPOSES = ("split", "run", "targets", "warm start")
+
+
+def _trial_key(config: Config, trial: int, purpose: str | None = None) -> Key:
     """Everything random in a trial comes from `fold_in(key(seed), trial)`."""
     key = jax.random.fold_in(jax.random.key(config.seed), trial)
-    return jax.random.fold_in(key, ("split", "run", "targets").index(purpose))
+    return key if purpose is None else jax.random.fold_in(key, _PURPOSES.index(purpose))
 
 
 def _gather(dataset: Dataset, pool: np.ndarray, validation: np.ndarray) -> Data:
@@ -231,7 +238,12 @@ def _num_pool_images(config: Config, dataset: Dataset, num_left: int) -> int:
 
 
 def _line(
-    trial: int, num_initial: int, measured: Round, data: Data, pool_indices: np.ndarray
+    config: Config,
+    trial: int,
+    num_initial: int,
+    measured: Round,
+    data: Data,
+    pool_indices: np.ndarray,
 ) -> Line:
     """One round as plain Python values, its indices those of the data set's training points."""
     num_test = len(data.y_test)
@@ -239,6 +251,7 @@ def _line(
     num_correct = int(measured.evaluation.num_correct)
     line = {
         "trial": trial,
+        "trial_key": jax.random.key_data(_trial_key(config, trial)).tolist(),
         "round": int(measured.round),
         "num_labelled": num_labelled,
         "num_acquired": num_labelled - num_initial,

@@ -68,11 +68,14 @@ class LoopState(NamedTuple):
       key: the run's key; it never changes.
       round: `[]` int32, rounds finished.
       pool: what is labelled, and how.
+      learned: the learner's state after the last round, from which the next one starts warm; None
+        where every round starts from scratch.
     """
 
     key: Key
     round: Int[Array, ""]
     pool: Pool
+    learned: Any = None
 
 
 class Evaluation(NamedTuple):
@@ -112,7 +115,12 @@ class Seconds(NamedTuple):
 
 
 def init(
-    key: Key, classes: Int[Array, "N"], *, num_classes: int, initial_per_class: int
+    key: Key,
+    classes: Int[Array, "N"],
+    *,
+    num_classes: int,
+    initial_per_class: int,
+    learned: Any = None,
 ) -> LoopState:
     """A pool with `initial_per_class` random points of every class labelled.
 
@@ -121,13 +129,15 @@ def init(
       classes: `[N]` int32, the classes of the pool points.
       num_classes: C (static).
       initial_per_class: 0 starts without any label.
+      learned: to start each round from the learner's state after the round before, the one to
+        start the first round from (`learner.init(key, x)`).
     """
     run_key, split_key = jax.random.split(key)
     indices = pools.initial_split(
         split_key, classes, num_classes=num_classes, num_per_class=initial_per_class
     )
     pool = pools.tell(pools.init_pool(classes.shape[0]), indices, classes[indices])
-    return LoopState(run_key, jnp.int32(0), pool)
+    return LoopState(run_key, jnp.int32(0), pool, learned)
 
 
 def step(loop: Loop, state: LoopState, data: Data) -> tuple[LoopState, Round]:
@@ -136,14 +146,22 @@ def step(loop: Loop, state: LoopState, data: Data) -> tuple[LoopState, Round]:
     evaluation = evaluate(loop, state, learned, data)
     asked, batch = ask(loop, state, predict(loop, state, learned, data))
     told = tell(asked, batch.indices, oracle(data, batch.indices))
-    return told, Round(state.round, pools.num_labelled(state.pool), evaluation, batch)
+    measured = Round(state.round, pools.num_labelled(state.pool), evaluation, batch)
+    return keep(told, learned), measured
 
 
 def fit(loop: Loop, state: LoopState, data: Data) -> Any:
-    """The learner's state after learning from what is labelled, from scratch."""
+    """The learner's state after learning from what is labelled, from scratch or `state.learned`."""
     labelled = pools.gather_labelled(state.pool, data.x, capacity=loop.capacity)
-    initial = loop.learner.init(_round_key(state, "init"), data.x)
+    initial = state.learned
+    if initial is None:
+        initial = loop.learner.init(_round_key(state, "init"), data.x)
     return loop.learner.fit(_round_key(state, "fit"), initial, labelled, data.validation)
+
+
+def keep(state: LoopState, learned: Any) -> LoopState:
+    """The state from which the next round starts warm, if this one did."""
+    return state if state.learned is None else state._replace(learned=learned)
 
 
 def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluation:
@@ -156,7 +174,9 @@ def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluati
 def _measure(log_probs: LogProbs, classes: Int[Array, "N"]) -> Evaluation:
     num_samples = log_probs.shape[1]
     log_mean_probs = jax.nn.logsumexp(log_probs, axis=1) - jnp.log(num_samples)
-    num_correct = jnp.sum(jnp.argmax(log_mean_probs, axis=-1) == classes, dtype=jnp.int32)
+    is_correct = jnp.argmax(log_mean_probs, axis=-1) == classes
+    is_correct &= ~jnp.isnan(log_mean_probs).any(axis=-1)  # argmax takes NaN for the largest
+    num_correct = jnp.sum(is_correct, dtype=jnp.int32)
     return Evaluation(
         num_correct, -jnp.mean(jnp.take_along_axis(log_mean_probs, classes[:, None], axis=-1))
     )
@@ -263,6 +283,7 @@ def run(
         if inputs is not None:
             state, batch = jax.block_until_ready(ask(loop, state, inputs))
             state = tell(state, batch.indices, oracle(data, batch.indices))
+            state = keep(state, learned)
         clock.append(time.perf_counter())
         seconds = Seconds(*(end - start for start, end in pairwise(clock)))
         yield state, Round(index, num_labelled, evaluation, batch), seconds

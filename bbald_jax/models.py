@@ -12,23 +12,52 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bbald_jax.convolution import Conv, max_pool
 from bbald_jax.typing import Key
 
 Params = Any
 
 
 class Model(NamedTuple):
-    """A stochastic network, as two pure functions.
+    """A stochastic network, as pure functions; the last two only make it faster.
 
     Attributes:
       init: `init(key, x) -> params`, for inputs like `x [n, ...]`.
       apply: `apply(params, x, key=None) -> logits [n, C]`. With a key it is *one function drawn
         from the posterior*, the same for all n points (consistent MC dropout), whatever chunks
         they come in; without, the deterministic network.
+      apply_each: `apply_each(params, x, key) -> logits [n, C]`, each point by a function of its
+        own, for training. None: `apply` with a key for each point.
+      draw: `draw(params, keys [K]) -> (x -> logits [n, K, C])`, the K functions that `apply` is
+        with these keys, as one function. None: `apply` with one key after the other.
     """
 
     init: Callable[[Key, Array], Params]
     apply: Callable[..., Array]
+    apply_each: Callable[[Params, Array, Key], Array] | None = None
+    draw: Callable[[Params, Array], Callable[[Array], Array]] | None = None
+
+
+class FactoredModule(nn.Module):
+    """A flax module that applies K dropout masks together, for less than K times the work of one.
+
+    A subclass defines `masks` and `apply_masks` beside `__call__`. What makes it fast is that a
+    mask (non-negative numbers, one a channel) may be applied later than it is drawn: relu and
+    max-pooling act on each channel alone and commute with non-negative factors,
+
+      relu(pool(m * h)) = m * relu(pool(h)),
+
+    and the layer that comes next is linear in its input channels (see `Conv` with `masks`). So
+    all before the first mask is computed once, and that layer once for each channel.
+    """
+
+    def masks(self) -> Any:
+        """The masks that `__call__` would apply now: a pytree of arrays; drawn by `nn.Dropout`."""
+        raise NotImplementedError
+
+    def apply_masks(self, x: Float[Array, "n ..."], masks: Any) -> Float[Array, "K n C"]:
+        """The logits of `__call__` under each of K masks (a leading axis K on every leaf)."""
+        raise NotImplementedError
 
 
 def flax_model(module: nn.Module) -> Model:
@@ -41,7 +70,8 @@ def flax_model(module: nn.Module) -> Model:
 
     Args:
       module: its dropout draws from the rng collection "dropout". (A linen mask depends on the
-        name of its module: renaming a layer changes the posterior samples.)
+        name of its module: renaming a layer changes the posterior samples.) A `FactoredModule`
+        gives the fast `draw`.
     """
 
     def init(key: Key, x: Array) -> Params:
@@ -57,7 +87,24 @@ def flax_model(module: nn.Module) -> Model:
 
         return jax.vmap(apply_to_one)(x)
 
-    return Model(init, apply)
+    def apply_each(params: Params, x: Float[Array, "n ..."], key: Key) -> Array:
+        # In one call flax draws a mask for each point.
+        return cast(Array, module.apply(params, x, deterministic=False, rngs={"dropout": key}))
+
+    def draw(params: Params, keys: Array) -> Callable[[Array], Array]:
+        def masks(key: Key) -> Any:
+            return module.apply(params, method="masks", rngs={"dropout": key})
+
+        drawn = jax.vmap(masks)(keys)
+
+        def networks(x: Float[Array, "n ..."]) -> Float[Array, "n K C"]:
+            logits = cast(Array, module.apply(params, x, drawn, method="apply_masks"))
+            return jnp.swapaxes(logits, 0, 1)
+
+        return networks
+
+    is_factored = isinstance(module, FactoredModule)
+    return Model(init, apply, apply_each, draw if is_factored else None)
 
 
 class MLP(nn.Module):
@@ -83,7 +130,7 @@ class MLP(nn.Module):
         return nn.Dense(self.num_classes)(x)
 
 
-class PaperCNN(nn.Module):
+class PaperCNN(FactoredModule):
     """The network of the BatchBALD paper's MNIST experiments.
 
     conv 5x5x32, MC channel dropout, max-pool 2, relu, conv 5x5x64, MC channel dropout, max-pool
@@ -99,44 +146,40 @@ class PaperCNN(nn.Module):
     num_classes: int
     dropout_rate: float = 0.5
 
-    @nn.compact
+    def setup(self) -> None:
+        """The layers."""
+        self.conv_1, self.conv_2 = Conv(32), Conv(64)
+        self.dense_1, self.dense_2 = nn.Dense(128), nn.Dense(self.num_classes)
+        self.dropout_1 = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))
+        self.dropout_2 = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))
+        self.dropout_3 = nn.Dropout(self.dropout_rate)
+
     def __call__(self, x: Float[Array, "n h w c"], *, deterministic: bool) -> Float[Array, "n C"]:
         """Logits of images."""
+        x = self.dropout_1(self.conv_1(x), deterministic=deterministic)
+        x = self.conv_2(nn.relu(max_pool(x)))
+        x = self.dropout_2(x, deterministic=deterministic)
+        x = nn.relu(max_pool(x))
+        x = self.dense_1(x.reshape(x.shape[0], -1))
+        x = nn.relu(self.dropout_3(x, deterministic=deterministic))
+        return self.dense_2(x)
 
-        def channel_dropout(x: Array) -> Array:
-            dropout = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))
-            return dropout(x, deterministic=deterministic)
+    def masks(self) -> tuple[Float[Array, "32"], Float[Array, "64"], Float[Array, "128"]]:
+        """The masks of the three dropout layers."""
 
-        x = nn.relu(_max_pool(channel_dropout(ConvByPatches(32)(x))))
-        x = nn.relu(_max_pool(channel_dropout(ConvByPatches(64)(x))))
-        x = nn.Dense(128)(x.reshape(x.shape[0], -1))
-        x = nn.relu(nn.Dropout(self.dropout_rate)(x, deterministic=deterministic))
-        return nn.Dense(self.num_classes)(x)
+        def mask(dropout: nn.Dropout, shape: tuple[int, ...]) -> Array:
+            return dropout(jnp.ones(shape), deterministic=False).ravel()
 
+        return (
+            mask(self.dropout_1, (1, 1, 1, 32)),
+            mask(self.dropout_2, (1, 1, 1, 64)),
+            mask(self.dropout_3, (1, 128)),
+        )
 
-class ConvByPatches(nn.Module):
-    """A 5x5 convolution without padding, as one matrix product over all its patches.
-
-    The same function as `nn.Conv(features, (5, 5), padding="VALID")`. XLA's own weight gradient
-    of a convolution inside a loop is tens of times slower on a CPU.
-
-    Attributes:
-      features: output channels.
-    """
-
-    features: int
-    kernel_size: int = 5
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 features"]:
-        """The convolution of images in NHWC order."""
-        size = self.kernel_size
-        height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
-        shifted = [x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
-        return nn.Dense(self.features)(jnp.concatenate(shifted, axis=-1))
-
-
-def _max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    """Max-pooling by 2, as a reshape: the gradient of `reduce_window` is slow on a CPU."""
-    n, height, width, channels = x.shape
-    return x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+    def apply_masks(self, x: Float[Array, "n h w c"], masks: Any) -> Float[Array, "K n C"]:
+        """Logits of images under each of K masks."""
+        mask_1, mask_2, mask_3 = masks
+        x = self.conv_2(nn.relu(max_pool(self.conv_1(x))), mask_1)  # [K, n, h, w, 64]
+        x = nn.relu(jax.vmap(max_pool)(x)) * mask_2[:, None, None, None]
+        x = nn.relu(self.dense_1(x.reshape(*x.shape[:2], -1)))
+        return self.dense_2(x * mask_3[:, None])

@@ -1,5 +1,8 @@
 """Sampling predictions: K functions drawn from a posterior, applied to every point."""
 
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -33,18 +36,34 @@ def sample_mc_dropout(
     (2019), section 4.1.
     """
     keys = jax.random.split(key, num_samples)
-
-    def predict(points: Float[Array, "n ..."]) -> Float[Array, "n K C"]:
-        def one_network(key: Key) -> Float[Array, "n C"]:
-            return jax.nn.log_softmax(model.apply(params, points, key), axis=-1)
-
+    is_cpu = jax.default_backend() == "cpu"
+    if model.draw is None:
         # On a CPU one network after another, so that its activations stay in the cache; an
         # accelerator wants them all at once.
-        if jax.default_backend() == "cpu":
+        chunk_size, draw = 64, partial(_draw, model.apply, one_by_one=is_cpu)
+    else:
+        # As many pairs of a point and a network as the cache holds the activations of.
+        chunk_size, draw = max(1, min(8, 400 // num_samples)) if is_cpu else 64, model.draw
+    networks = draw(params, keys)
+    return map_chunks(
+        lambda points: jax.nn.log_softmax(networks(points), axis=-1), x, chunk_size=chunk_size
+    )
+
+
+def _draw(
+    apply: Callable[..., Array], params: Params, keys: Array, *, one_by_one: bool
+) -> Callable[[Array], Array]:
+    """`Model.draw` of any network: `apply` with each key."""
+
+    def networks(points: Float[Array, "n ..."]) -> Float[Array, "n K C"]:
+        def one_network(key: Key) -> Float[Array, "n C"]:
+            return apply(params, points, key)
+
+        if one_by_one:
             return jnp.swapaxes(lax.map(one_network, keys), 0, 1)
         return jax.vmap(one_network, out_axes=1)(keys)
 
-    return map_chunks(predict, x, chunk_size=64)
+    return networks
 
 
 def map_chunks(function, x: Float[Array, "N ..."], *, chunk_size: int) -> Array:

@@ -10,6 +10,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from bbald_jax.augmentation import Augmentation, augment
 from bbald_jax.models import Model, Params
 from bbald_jax.pool import Labelled
 from bbald_jax.posterior import map_chunks, sample_mc_dropout
@@ -36,7 +37,7 @@ class Learner(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How a network is fitted: Adam, minibatches drawn with replacement, early stopping.
+    """How a network is fitted: Adam, on minibatches drawn with replacement.
 
     After every epoch the accuracy on the validation points is measured; training stops when it
     has not risen for `patience` epochs, and the best parameters are restored. Without validation
@@ -51,6 +52,12 @@ class Recipe(NamedTuple):
       patience: epochs without improvement until it stops.
       num_validation: labelled points set apart for early stopping, where the data set can spare
         them.
+      augmentation: random deformations of the images of every minibatch; None for none.
+      ema_decay: the result is the exponential moving average of the parameters over the steps,
+        with this decay; 0 is the last step's.
+      warm_start: go on from the parameters of the round before, instead of new ones; Adam and the
+        average start anew. (The loop keeps them when it is given some to start with: see
+        `loop.init`.)
     """
 
     name: str
@@ -60,13 +67,30 @@ class Recipe(NamedTuple):
     max_epochs: int = 30
     patience: int = 3
     num_validation: int = 1024
+    augmentation: Augmentation | None = None
+    ema_decay: float = 0.0
+    warm_start: bool = False
 
 
 #: The BatchBALD paper's protocol for MNIST: an epoch is 5,056 draws (79 minibatches of 64).
 #: Source: Kirsch, van Amersfoort, Gal (2019), section 4.2 and their published code.
 PAPER = Recipe("paper")
 
-RECIPES = {recipe.name: recipe for recipe in (PAPER,)}
+#: Fewer labels: small deformations, a fixed number of steps, and no labels for validation.
+AUGMENTED = Recipe(
+    "augmented",
+    batch_size=32,
+    steps_per_epoch=1106,
+    max_epochs=1,
+    num_validation=0,
+    augmentation=Augmentation(shift=2 / 28, rotation=0.2, scale=0.1, shear=0.15, elastic=1 / 28),
+    ema_decay=0.995,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (PAPER, AUGMENTED)}
+
+# So many updates in a row are skipped when their gradient is not finite.
+_MAX_SKIPPED = 10
 
 
 def mc_dropout_learner(model: Model, recipe: Recipe) -> Learner:
@@ -88,8 +112,9 @@ class _Training(NamedTuple):
 
     epoch: Int[Array, ""]
     params: Params
+    average: Params
     optimiser: optax.OptState
-    best_params: Params
+    best: Params
     best_correct: Int[Array, ""]
     epochs_since_best: Int[Array, ""]
 
@@ -103,32 +128,43 @@ def _fit(
     validation: Labelled,
 ) -> Params:
     """Parameters fitted by `recipe`; untouched where nothing is labelled."""
-    optimiser = optax.adam(recipe.learning_rate)
+    if recipe.warm_start:
+        # Never from what a fit that diverged left behind.
+        is_finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), params)
+        is_sound = jnp.all(jnp.array(jax.tree.leaves(is_finite)))
+        fresh = model.init(jax.random.fold_in(key, recipe.max_epochs), labelled.x[:1])
+        params = jax.tree.map(partial(jnp.where, is_sound), params, fresh)
+    optimiser = optax.apply_if_finite(optax.adam(recipe.learning_rate), _MAX_SKIPPED)
 
     def loss(params: Params, key: Key, x: Array, y: Array) -> Float[Array, ""]:
-        # A key an example: in training every example has a mask of its own.
-        keys = jax.random.split(key, recipe.batch_size)
-        logits = jax.vmap(model.apply, in_axes=(None, 0, 0))(params, x[:, None], keys)[:, 0]
+        logits = _apply_each(model, params, x, key)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
 
     def step(carry, key: Key):
-        params, optimiser_state = carry
-        draw_key, dropout_key = jax.random.split(key)
+        params, average, optimiser_state = carry
+        draw_key, dropout_key, augmentation_key = jax.random.split(key, 3)
         rows = jax.random.randint(draw_key, (recipe.batch_size,), 0, labelled.num_examples)
-        gradient = jax.grad(loss)(params, dropout_key, labelled.x[rows], labelled.y[rows])
+        x, y = labelled.x[rows], labelled.y[rows]
+        if recipe.augmentation is not None:
+            x = augment(augmentation_key, x, recipe.augmentation)
+        gradient = jax.grad(loss)(params, dropout_key, x, y)
         updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
-        return (optax.apply_updates(params, updates), optimiser_state), None
+        params = optax.apply_updates(params, updates)
+        average = optax.incremental_update(params, average, 1 - recipe.ema_decay)
+        return (params, average, optimiser_state), None
 
     def epoch(state: _Training) -> _Training:
         keys = jax.random.split(jax.random.fold_in(key, state.epoch), recipe.steps_per_epoch)
-        (params, optimiser_state), _ = lax.scan(step, (state.params, state.optimiser), keys)
-        num_correct = _count_correct(model, params, validation)
+        start = (state.params, state.average, state.optimiser)
+        (params, average, optimiser_state), _ = lax.scan(step, start, keys)
+        num_correct = _count_correct(model, average, validation)
         is_best = (num_correct > state.best_correct) | (validation.num_examples == 0)
         return _Training(
             epoch=state.epoch + 1,
             params=params,
+            average=average,
             optimiser=optimiser_state,
-            best_params=jax.tree.map(partial(jnp.where, is_best), params, state.best_params),
+            best=jax.tree.map(partial(jnp.where, is_best), average, state.best),
             best_correct=jnp.where(is_best, num_correct, state.best_correct),
             epochs_since_best=jnp.where(is_best, 0, state.epochs_since_best + 1),
         )
@@ -137,16 +173,31 @@ def _fit(
         is_patient = state.epochs_since_best < recipe.patience
         return (labelled.num_examples > 0) & (state.epoch < recipe.max_epochs) & is_patient
 
-    none = jnp.int32(-1)
-    start = _Training(jnp.int32(0), params, optimiser.init(params), params, none, jnp.int32(0))
-    return lax.while_loop(goes_on, epoch, start).best_params
+    start = _Training(
+        epoch=jnp.int32(0),
+        params=params,
+        average=params,
+        optimiser=optimiser.init(params),
+        best=params,
+        best_correct=jnp.int32(-1),
+        epochs_since_best=jnp.int32(0),
+    )
+    return lax.while_loop(goes_on, epoch, start).best
+
+
+def _apply_each(model: Model, params: Params, x: Array, key: Key) -> Float[Array, "n C"]:
+    """Logits of every point by a function of its own."""
+    if model.apply_each is not None:
+        return model.apply_each(params, x, key)
+    keys = jax.random.split(key, x.shape[0])
+    return jax.vmap(model.apply, in_axes=(None, 0, 0))(params, x[:, None], keys)[:, 0]
 
 
 def _count_correct(model: Model, params: Params, examples: Labelled) -> Int[Array, ""]:
-    """How many examples the deterministic network gets right."""
+    """How many examples the deterministic network gets right; what is no number is wrong."""
     if examples.x.shape[0] == 0:
         return jnp.int32(0)
     logits = map_chunks(lambda x: model.apply(params, x), examples.x, chunk_size=256)
     is_real = jnp.arange(examples.y.size) < examples.num_examples
-    is_correct = jnp.argmax(logits, axis=-1) == examples.y
+    is_correct = (jnp.argmax(logits, axis=-1) == examples.y) & ~jnp.isnan(logits).any(axis=-1)
     return jnp.sum(is_correct & is_real, dtype=jnp.int32)

@@ -38,6 +38,8 @@ ORDER = (
     "pool",
     "answers",
     "session",
+    "convolution",
+    "augmentation",
     "models",
     "posterior",
     "training",

@@ -41,7 +41,7 @@ def predictions(learner: Learner, params, x: jax.Array) -> np.ndarray:
 
 def test_the_paper_recipe_is_the_paper_protocol():
     assert PAPER.batch_size * PAPER.steps_per_epoch == 5_056
-    assert PAPER[1:] == (64, 1e-3, 79, 30, 3, 1024)
+    assert PAPER[1:] == (64, 1e-3, 79, 30, 3, 1024, None, 0, False)
 
 
 def test_it_learns_the_labels_it_is_told(learner: Learner, initial):

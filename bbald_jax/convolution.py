@@ -64,9 +64,8 @@ def conv_masked(
       `[K, n, h2, w2, d]`. Memory beside it: c / K of it.
     """
     size, _, channels, features = kernel.shape
-    patches = jnp.stack(_shifted(x, size), axis=-1)  # [n, h2, w2, c, s * s]
     kernels = kernel.reshape(size * size, channels, features)
-    of_channel = jnp.einsum("nijcu,ucd->cnijd", patches, kernels)
+    of_channel = jnp.einsum("unijc,ucd->cnijd", jnp.stack(_shifted(x, size)), kernels)
     return jnp.einsum("kc,cnijd->knijd", masks, of_channel)
 
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from bbald_jax.training import PAPER as PAPER
     from bbald_jax.training import Learner as Learner
     from bbald_jax.training import Recipe as Recipe
+    from bbald_jax.training import ensemble_learner as ensemble_learner
     from bbald_jax.training import mc_dropout_learner as mc_dropout_learner
 
 __version__ = "0.1.0"
@@ -69,7 +70,10 @@ _LAZY = {
     **dict.fromkeys(("Conv", "max_pool"), "convolution"),
     **dict.fromkeys(("FactoredModule", "MLP", "Model", "PaperCNN", "flax_model"), "models"),
     **dict.fromkeys(("sample_mc_dropout",), "posterior"),
-    **dict.fromkeys(("AUGMENTED", "PAPER", "Learner", "Recipe", "mc_dropout_learner"), "training"),
+    **dict.fromkeys(
+        ("AUGMENTED", "PAPER", "Learner", "Recipe", "ensemble_learner", "mc_dropout_learner"),
+        "training",
+    ),
     **{module: module for module in ("datasets", "loop", "pool")},
 }
 

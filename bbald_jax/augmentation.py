@@ -68,7 +68,7 @@ def _deform(key: Key, image: Float[Array, "h w c"], amount: Augmentation) -> Flo
     height, width, _ = image.shape
     side = jnp.array([height, width])
     angle, shear, log_scale, *shift = jax.random.uniform(
-        affine_key, 5, minval=-1, maxval=1
+        affine_key, (5,), minval=-1, maxval=1
     ) * jnp.array([amount.rotation, amount.shear, amount.scale, amount.shift, amount.shift])
     rotation = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
     matrix = jnp.exp(log_scale) * rotation @ jnp.array([[1, shear], [0, 1]])

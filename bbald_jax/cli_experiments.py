@@ -105,7 +105,7 @@ def _option(name: str, help: str, **kwargs: Any):
 )
 @_option("--recipe", "How the network is trained.", type=click.Choice(list(RECIPES)))
 @_option("--seed", "Everything random comes from it.", type=SEED)
-@_option("--num-trials", "Independent trials, one after another.", type=POSITIVE)
+@_option("--num-trials", "Independent trials.", type=POSITIVE)
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path),
@@ -122,8 +122,7 @@ def run(output_dir: Path | None, **options: Any) -> None:
     with _kept_for_the_same_command(folder), _one_line_errors(), results.locked(folder):
         is_there = results.open_folder(folder, vars(config), experiment.environment())
         lines = results.read_rounds(folder)
-        last_trial_done = experiment.is_finished(lines, config.num_trials - 1)
-        if last_trial_done:
+        if all(experiment.is_finished(lines, trial) for trial in range(config.num_trials)):
             console.print(f"{folder} is finished; nothing was run.")
         else:
             if is_there:
@@ -160,32 +159,30 @@ def _run_with_progress(console: Console, config: Config, folder: Path, lines: li
         task = progress.add_task(
             "starting", total=config.num_trials * rounds_a_trial, status="compiling"
         )
-        if lines:
-            progress.update(task, completed=_num_done(lines[-1], rounds_a_trial))
+        done = dict.fromkeys(range(config.num_trials), 0)
+
+        def count(line: Line) -> None:
+            # A trial's last round ends it, however early.
+            done[line["trial"]] = rounds_a_trial if line["is_last"] else line["round"] + 1
+            progress.update(task, completed=sum(done.values()))
+
+        for line in lines:
+            count(line)
         for line in rounds:
+            count(line)
             status = f"{line['num_labelled']} labels, accuracy {line['accuracy']:.2%}"
             description = f"round {line['round']}/{config.num_rounds}"
             if config.num_trials > 1:
                 description = f"trial {line['trial'] + 1}/{config.num_trials} {description}"
-            progress.update(
-                task,
-                completed=_num_done(line, rounds_a_trial),
-                description=description,
-                status=status,
-            )
+            progress.update(task, description=description, status=status)
             if not console.is_terminal:  # a log file shows no bar before the end
                 console.print(f"{description}: {status}")
 
 
-def _num_done(line: Line, rounds_a_trial: int) -> int:
-    """Rounds that are over with this line; a trial's last round ends it, however early."""
-    rounds = rounds_a_trial if line["is_last"] else line["round"] + 1
-    return line["trial"] * rounds_a_trial + rounds
-
-
 def _finish(console: Console, config: Config, folder: Path) -> None:
     """The table, and what the folder lacks of the files that are drawn from its rounds."""
-    lines = results.read_rounds(folder)
+    # Trials that were run together took turns.
+    lines = sorted(results.read_rounds(folder), key=lambda line: (line["trial"], line["round"]))
     console.print(report.rounds_table(lines))
     if warning := report.spent_samples(lines, config.num_samples):
         console.print(warning, style="yellow")

@@ -16,7 +16,7 @@ from bbald_jax import checkpoint, results
 from bbald_jax import loop as loops
 from bbald_jax.acquisition import catalogue
 from bbald_jax.datasets import Dataset, load_dataset
-from bbald_jax.loop import Data, Loop, Round
+from bbald_jax.loop import Data, Loop, LoopState, Round
 from bbald_jax.models import MLP, PaperCNN, flax_model
 from bbald_jax.pool import Labelled
 from bbald_jax.results import Line
@@ -97,44 +97,101 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
     target_correct = None
     if config.target_accuracy is not None:
         target_correct = results.num_correct_for(config.target_accuracy, len(dataset.y_test))
-    num_initial = config.initial_per_class * dataset.num_classes
     loop = make_loop(config, dataset)
-    for trial, (pool_indices, validation_indices) in enumerate(splits):
+    size = _num_together(config, dataset, loop, splits)
+    # A continued run has the same groups, and so the same results to the last bit.
+    for first in range(0, config.num_trials, size):
+        group = range(first, min(first + size, config.num_trials))
         lines = results.read_rounds(folder)
-        if is_finished(lines, trial):
+        if all(is_finished(lines, trial) for trial in group):
             continue
-        data = _gather(dataset, pool_indices, validation_indices)
-        if "target_log_probs" in loop.acquisition.requires:
-            data = data._replace(x_target=data.x[_targets(config, trial, len(pool_indices))])
-        learned = None
-        if RECIPES[config.recipe].warm_start:
-            learned = loop.learner.init(_trial_key(config, trial, "warm start"), data.x)
-        state = loops.init(
-            _trial_key(config, trial, "run"),
-            data.y,
-            num_classes=dataset.num_classes,
-            initial_per_class=config.initial_per_class,
-            learned=learned,
+        trials = [_start(config, dataset, loop, trial, splits) for trial in group]
+        for trial in trials:
+            _restore(folder, trial)
+        rounds = loops.run_together(
+            loop,
+            [trial.state for trial in trials],
+            [trial.data for trial in trials],
+            num_rounds=config.num_rounds,
+            target_correct=target_correct,
         )
-        checkpoints = folder / "checkpoints" / f"trial_{trial}"
-        # A line is written before its state is saved, so the state is the one to go on from, and
-        # lines beyond it (and the end of one that a kill cut short) are forgotten.
-        num_lines = sum(line["trial"] == trial for line in lines)
-        state = checkpoint.restore(checkpoints, state, most_rounds=num_lines)
-        # New or restored, on the same terms: else jit compiles for each.
-        state = jax.device_put(state, jax.devices()[0])
-        kept = (trial, int(state.round))
-        results.write_rounds(folder, [x for x in lines if (x["trial"], x["round"]) < kept])
-        rounds = loops.run(
-            loop, state, data, num_rounds=config.num_rounds, target_correct=target_correct
-        )
-        for next_state, measured, seconds in rounds:
-            line = _line(config, trial, num_initial, measured, data, pool_indices)
+        for position, next_state, measured, seconds in rounds:
+            trial = trials[position]
+            line = _line(config, trial, measured, num_classes=dataset.num_classes)
             line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
             results.append_round(folder, line)
             if measured.batch is not None:  # else the state is the one that is saved already
-                checkpoint.save(checkpoints, int(next_state.round), next_state)
+                checkpoint.save(
+                    _checkpoints(folder, trial.index), int(next_state.round), next_state
+                )
             yield line
+
+
+@dataclasses.dataclass
+class _Trial:
+    """One trial: what it starts or goes on from, and on what part of the data set."""
+
+    index: int
+    state: LoopState
+    data: Data
+    pool_indices: np.ndarray
+
+
+def _start(config: Config, dataset: Dataset, loop: Loop, trial: int, splits: list[Split]) -> _Trial:
+    data = _gather(dataset, *splits[trial])
+    if "target_log_probs" in loop.acquisition.requires:
+        data = data._replace(x_target=data.x[_targets(config, trial, len(data.y))])
+    learned = None
+    if RECIPES[config.recipe].warm_start:
+        learned = loop.learner.init(_trial_key(config, trial, "warm start"), data.x)
+    state = loops.init(
+        _trial_key(config, trial, "run"),
+        data.y,
+        num_classes=dataset.num_classes,
+        initial_per_class=config.initial_per_class,
+        learned=learned,
+    )
+    return _Trial(trial, state, data, splits[trial].pool)
+
+
+def _restore(folder: Path, trial: _Trial) -> None:
+    """Go on from the last finished round.
+
+    A line is written before its state is saved, so the state is the one to go on from, and lines
+    beyond it (and the end of one that a kill cut short) are forgotten.
+    """
+    lines = results.read_rounds(folder)
+    state = checkpoint.restore(
+        _checkpoints(folder, trial.index),
+        trial.state,
+        most_rounds=sum(line["trial"] == trial.index for line in lines),
+    )
+    # New or restored, on the same terms: else jit compiles for each.
+    trial.state = jax.device_put(state, jax.devices()[0])
+    num_rounds = int(state.round)
+    results.write_rounds(
+        folder, [x for x in lines if x["trial"] != trial.index or x["round"] < num_rounds]
+    )
+
+
+def _checkpoints(folder: Path, trial: int) -> Path:
+    return folder / "checkpoints" / f"trial_{trial}"
+
+
+def _num_together(config: Config, dataset: Dataset, loop: Loop, splits: list[Split]) -> int:
+    """How many trials to run at once: on an accelerator as many as half of its memory holds."""
+    device = jax.devices()[0]
+    memory = device.memory_stats()
+    if device.platform == "cpu" or memory is None:
+        return 1
+    trial = _start(config, dataset, loop, 0, splits)
+    arguments = loops.fit_arguments(loop, trial.state, trial.data)
+    needed = jax.jit(loop.learner.fit).lower(*arguments).compile().memory_analysis()
+    if needed is None:
+        return 1
+    num_bytes = needed.temp_size_in_bytes + needed.output_size_in_bytes
+    num_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(trial.data))
+    return max(1, memory["bytes_limit"] // (2 * num_bytes))
 
 
 def is_finished(lines: list[Line], trial: int) -> bool:
@@ -237,24 +294,17 @@ def _num_pool_images(config: Config, dataset: Dataset, num_left: int) -> int:
     return num_images
 
 
-def _line(
-    config: Config,
-    trial: int,
-    num_initial: int,
-    measured: Round,
-    data: Data,
-    pool_indices: np.ndarray,
-) -> Line:
+def _line(config: Config, trial: _Trial, measured: Round, *, num_classes: int) -> Line:
     """One round as plain Python values, its indices those of the data set's training points."""
-    num_test = len(data.y_test)
+    num_test = len(trial.data.y_test)
     num_labelled = int(measured.num_labelled)
     num_correct = int(measured.evaluation.num_correct)
     line = {
-        "trial": trial,
-        "trial_key": jax.random.key_data(_trial_key(config, trial)).tolist(),
+        "trial": trial.index,
+        "trial_key": jax.random.key_data(_trial_key(config, trial.index)).tolist(),
         "round": int(measured.round),
         "num_labelled": num_labelled,
-        "num_acquired": num_labelled - num_initial,
+        "num_acquired": num_labelled - config.initial_per_class * num_classes,
         "num_correct": num_correct,
         "num_test": num_test,
         "accuracy": num_correct / num_test,
@@ -270,8 +320,8 @@ def _line(
         is_filled = np.asarray(measured.batch.indices) >= 0
         positions = np.asarray(measured.batch.indices)[is_filled]
         line |= {
-            "indices": pool_indices[positions].tolist(),
-            "classes": np.asarray(data.y)[positions].tolist(),
+            "indices": trial.pool_indices[positions].tolist(),
+            "classes": np.asarray(trial.data.y)[positions].tolist(),
             "scores": np.asarray(measured.batch.scores)[is_filled].tolist(),
             "gains": np.asarray(measured.batch.gains)[is_filled].tolist(),
         }

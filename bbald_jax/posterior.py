@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +39,7 @@ def sample_mc_dropout(
     keys = jax.random.split(key, num_samples)
     is_cpu = jax.default_backend() == "cpu"
     if model.draw is None:
-        # On a CPU one network after another, so that its activations stay in the cache; an
-        # accelerator wants them all at once.
-        chunk_size, draw = 64, partial(_draw, model.apply, one_by_one=is_cpu)
+        chunk_size, draw = 64, partial(_draw, model.apply)
     else:
         # As many pairs of a point and a network as the cache holds the activations of.
         chunk_size, draw = max(1, min(8, 400 // num_samples)) if is_cpu else 64, model.draw
@@ -50,20 +49,24 @@ def sample_mc_dropout(
     )
 
 
-def _draw(
-    apply: Callable[..., Array], params: Params, keys: Array, *, one_by_one: bool
-) -> Callable[[Array], Array]:
+def _draw(apply: Callable[..., Array], params: Params, keys: Array) -> Callable[[Array], Array]:
     """`Model.draw` of any network: `apply` with each key."""
 
     def networks(points: Float[Array, "n ..."]) -> Float[Array, "n K C"]:
-        def one_network(key: Key) -> Float[Array, "n C"]:
-            return apply(params, points, key)
-
-        if one_by_one:
-            return jnp.swapaxes(lax.map(one_network, keys), 0, 1)
-        return jax.vmap(one_network, out_axes=1)(keys)
+        return jnp.swapaxes(map_each(lambda key: apply(params, points, key), keys), 0, 1)
 
     return networks
+
+
+def map_each(function: Callable[..., Any], xs: Any) -> Any:
+    """`function` of each slice of `xs` along its leading axis, results stacked.
+
+    On a CPU one after another, so that its intermediate results stay in the cache; an accelerator
+    wants them all at once.
+    """
+    if jax.default_backend() == "cpu":
+        return lax.map(function, xs)
+    return jax.vmap(function)(xs)
 
 
 def map_chunks(function, x: Float[Array, "N ..."], *, chunk_size: int) -> Array:

@@ -23,8 +23,8 @@ from bbald_jax.posterior import map_chunks
 NUM_LABELLED, NUM_VALIDATION = 60, 5000
 OUTPUT = Path(__file__).parent / "results" / "learner"
 
-FULL = bb.AUGMENTED.augmentation
 NONE = bb.Augmentation(shift=0, rotation=0, scale=0, shear=0, elastic=0)
+FULL = bb.AUGMENTED.augmentation or NONE
 #: What each variant changes in `augmented`.
 VARIANTS = {
     "as it is": {},

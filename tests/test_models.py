@@ -1,14 +1,16 @@
-"""The networks: what a key does, and the layers that are written for speed."""
+"""The networks: what a key does, and many keys at once."""
+
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from bbald_jax import models
-from bbald_jax.models import MLP, ConvByPatches, Model, PaperCNN, flax_model
+from bbald_jax.convolution import Conv, max_pool
+from bbald_jax.models import MLP, FactoredModule, Model, PaperCNN, flax_model
 
 KEY = jax.random.key(0)
 
@@ -33,10 +35,40 @@ class OwnNet(nn.Module):
         return nn.Dense(3)(x)
 
 
+class OwnFactoredNet(FactoredModule):
+    """A user's factored network, not like the paper's: dropout twice before one pooling."""
+
+    num_classes: int
+    dropout_rate: float = 0.5
+
+    def setup(self) -> None:
+        self.first, self.second, self.last = Conv(6, 3), Conv(5, 3), nn.Dense(self.num_classes)
+        self.drop_first = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))
+        self.drop_second = nn.Dropout(self.dropout_rate, broadcast_dims=(1, 2))
+
+    def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+        x = nn.relu(self.drop_first(self.first(x), deterministic=deterministic))
+        x = self.drop_second(self.second(x), deterministic=deterministic)
+        return self.last(max_pool(x).reshape(x.shape[0], -1))
+
+    def masks(self) -> dict[str, jax.Array]:
+        drops = {"first": (self.drop_first, 6), "second": (self.drop_second, 5)}
+        return {
+            name: drop(jnp.ones((1, 1, 1, channels)), deterministic=False)[0, 0, 0]
+            for name, (drop, channels) in drops.items()
+        }
+
+    def apply_masks(self, x: jax.Array, masks: dict[str, jax.Array]) -> jax.Array:
+        x = self.second(nn.relu(self.first(x)), masks["first"])
+        x = jax.vmap(max_pool)(x) * masks["second"][:, None, None, None]
+        return self.last(x.reshape(*x.shape[:2], -1))
+
+
 NETWORKS = {
     "mlp": (MLP(3, hidden=(16, 8)), (4,)),
     "cnn": (PaperCNN(3), (16, 16, 1)),
     "own": (OwnNet(), (4, 4, 1)),
+    "factored": (OwnFactoredNet(3), (8, 10, 2)),
 }
 
 
@@ -47,7 +79,7 @@ def network(request: pytest.FixtureRequest) -> tuple[Model, models.Params, jax.A
     model = flax_model(module)
     x = jax.random.normal(KEY, (9, *shape)).at[8].set(0)
     x = x.at[8].set(x[0])
-    return Model(model.init, jax.jit(model.apply)), model.init(KEY, x[:1]), x
+    return model._replace(apply=jax.jit(model.apply)), model.init(KEY, x[:1]), x
 
 
 def test_a_key_is_one_function_for_all_points(network):
@@ -93,9 +125,8 @@ def test_mlp_has_the_layers_it_is_given():
 
 def test_the_paper_network_has_the_paper_layers():
     params = jax.eval_shape(flax_model(PaperCNN(10)).init, KEY, jnp.zeros((1, 28, 28, 1)))
-    kernels = sorted(leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) == 2)
-    # 5x5x1 -> 32, 5x5x32 -> 64, then 4x4x64 -> 128 -> 10.
-    assert kernels == sorted([(25, 32), (25 * 32, 64), (4 * 4 * 64, 128), (128, 10)])
+    kernels = {leaf.shape for leaf in jax.tree.leaves(params) if len(leaf.shape) > 1}
+    assert kernels == {(5, 5, 1, 32), (5, 5, 32, 64), (4 * 4 * 64, 128), (128, 10)}
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 184_586
 
 
@@ -135,32 +166,85 @@ def test_dense_dropout_drops_units(dropouts):
     np.testing.assert_allclose(after, 2 * before * is_kept, rtol=1e-6)
 
 
-def test_conv_by_patches_is_a_convolution():
-    x = jax.random.normal(KEY, (2, 9, 7, 3))
-    module = ConvByPatches(4)
-    params = module.init(KEY, x)
-    (dense,) = params["params"].values()
-    bias = jnp.arange(4.0)
-    params = {"params": {"Dense_0": {"kernel": dense["kernel"], "bias": bias}}}
-    kernel = dense["kernel"].reshape(5, 5, 3, 4)
-    expected = lax.conv_general_dilated(
-        x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+def test_each_point_by_a_function_of_its_own(network):
+    model, params, x = network
+    assert model.apply_each is not None
+    x = jnp.broadcast_to(x[0], x.shape)
+    apply_each = jax.jit(model.apply_each)
+    logits = apply_each(params, x, KEY)
+    assert logits.shape == (9, 3)
+    for shift in range(1, 9):
+        assert np.abs(logits - np.roll(logits, shift, axis=0)).max(axis=-1).min() > 1e-4
+    np.testing.assert_array_equal(apply_each(params, x, KEY), logits)
+    assert np.abs(apply_each(params, x, jax.random.key(1)) - logits).max(axis=-1).min() > 1e-4
+
+
+# --- many keys at once
+
+FACTORED = {
+    "paper-28x28": (PaperCNN, (28, 28, 1)),
+    "paper-16x16": (PaperCNN, (16, 16, 1)),
+    "own": (OwnFactoredNet, (8, 10, 2)),
+}
+KEYS = jax.random.split(KEY, 4)
+
+
+def make_factored(name: str, dropout_rate: float) -> tuple[Model, models.Params, jax.Array]:
+    """A factored network, any parameters (biases that are not zero), and three images."""
+    module, shape = FACTORED[name]
+    model = flax_model(module(3, dropout_rate))
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32)
+    shapes = jax.eval_shape(model.init, KEY, x)
+    params = jax.tree.map(lambda leaf: jnp.float32(0.1 * rng.normal(size=leaf.shape)), shapes)
+    return model, params, x
+
+
+def apply_all(model: Model, params: models.Params, x: jax.Array) -> jax.Array:
+    """What `draw` stands for."""
+    return jax.vmap(model.apply, in_axes=(None, None, 0), out_axes=1)(params, x, KEYS)
+
+
+def apply_drawn(model: Model, params: models.Params, x: jax.Array) -> jax.Array:
+    assert model.draw is not None
+    return model.draw(params, KEYS)(x)
+
+
+def assert_same_logits(actual, expected) -> None:
+    """To rounding, relative to the largest."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", FACTORED)
+@pytest.mark.parametrize("dropout_rate", [0.0, 0.3, 0.5, 0.9])
+def test_drawn_together_is_drawn_one_by_one(name: str, dropout_rate: float):
+    model, params, x = make_factored(name, dropout_rate)
+    expected = jax.jit(partial(apply_all, model))(params, x)
+    assert expected.shape == (3, 4, 3)
+    assert_same_logits(jax.jit(partial(apply_drawn, model))(params, x), expected)
+    if dropout_rate > 0:
+        assert np.abs(expected - np.roll(expected, 1, axis=1)).max(axis=-1).min() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["paper-16x16", "own"])
+def test_drawn_together_without_jit(name: str):
+    model, params, x = make_factored(name, 0.3)
+    assert_same_logits(apply_drawn(model, params, x), jax.jit(partial(apply_all, model))(params, x))
+
+
+@pytest.mark.parametrize("name", ["paper-16x16", "own"])
+def test_an_ensemble_is_drawn_together(name: str):
+    model, params, x = make_factored(name, 0.5)
+    ensemble = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.7 * leaf]), params)
+    one_by_one, together = (
+        jax.jit(jax.vmap(partial(function, model), in_axes=(0, None)))(ensemble, x)
+        for function in (apply_all, apply_drawn)
     )
-    actual = np.asarray(module.apply(params, x))
-    np.testing.assert_allclose(actual, expected + bias, atol=1e-5)
+    assert_same_logits(together, one_by_one)
+    assert np.abs(together[0] - together[1]).max() > 0.1
 
 
-def test_conv_by_patches_starts_like_a_convolution():
-    x = jnp.zeros((1, 12, 12, 8))
-    ours, flaxs = (
-        max(jax.tree.leaves(module.init(KEY, x)), key=jnp.size)  # the other is the bias
-        for module in (ConvByPatches(64), nn.Conv(64, (5, 5)))
-    )
-    assert ours.size == flaxs.size
-    np.testing.assert_allclose(ours.std(), flaxs.std(), rtol=0.05)
-
-
-def test_max_pool_is_that_of_flax():
-    x = jax.random.normal(KEY, (2, 6, 4, 3))
-    expected = nn.max_pool(x, (2, 2), strides=(2, 2))
-    np.testing.assert_array_equal(models._max_pool(x), expected)
+def test_only_a_factored_module_draws_together():
+    assert flax_model(PaperCNN(3)).draw is not None
+    assert flax_model(MLP(3)).draw is None
+    assert flax_model(OwnNet()).draw is None

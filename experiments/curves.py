@@ -1,0 +1,240 @@
+"""What the learning-curve experiments share: run `bbald run`, then a table, a figure and a CSV.
+
+A script describes its runs as options of `bbald run`, and calls `main`. The runs leave their
+folders under `--runs`, so that the same command again continues where it was interrupted.
+"""
+
+import argparse
+import csv
+import math
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import reporting
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from bbald_jax import report, results
+from bbald_jax.results import Line
+
+HERE = Path(__file__).parent
+ACCURACIES = (0.9, 0.95)
+#: What is used here of the published logs of the paper (github.com/BlackHC/BatchBALD).
+PAPER_TRIALS = HERE / "paper_trials.csv"
+
+COLOURS = {"batchbald": "C0", "bald": "C1", "random": "0.45"}
+
+Runs = dict[str, list[Line]]
+
+
+def main(
+    script: str,
+    title: str,
+    runs: dict[str, dict[str, object]],
+    *,
+    paper: dict[str, str] | None = None,
+    notes: Sequence[str] = (),
+    draw=None,
+) -> None:
+    """Run what is left, and write `results/NAME/{README.md,curves.png,trials.csv}`.
+
+    Args:
+      script: its `__file__`; NAME is its name.
+      title: of the report.
+      runs: for each run's name, options of `bbald run`.
+      paper: for each label, the name of a run of the paper's, to be shown beside ours.
+      notes: paragraphs that say what is seen.
+      draw: `draw(figure, ours, theirs)`; by default all curves in one panel.
+    """
+    name = Path(script).stem
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--runs", type=Path, default=Path("results", name))
+    parser.add_argument("--output", type=Path, default=HERE / "results" / name)
+    parser.add_argument("--num-rounds", type=int, help="fewer, to try the script")
+    parser.add_argument("--num-trials", type=int, help="fewer, to try the script")
+    arguments = parser.parse_args()
+    fewer = {
+        option: value
+        for option in ("num_rounds", "num_trials")
+        if (value := getattr(arguments, option)) is not None
+    }
+    commands = {
+        run: [
+            "run",
+            *_options({**options, **fewer}),
+            "--output-dir",
+            str(arguments.runs / _folder(run)),
+        ]
+        for run, options in runs.items()
+    }
+    for command in commands.values():
+        print(shlex.join(["bbald", *command]), flush=True)
+        subprocess.run([sys.executable, "-m", "bbald_jax", *command], check=True)
+
+    ours = {run: results.read_rounds(arguments.runs / _folder(run)) for run in runs}
+    theirs = {label: paper_lines(run) for label, run in (paper or {}).items()}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    (draw or draw_together)(figure, ours, theirs)
+    figure.savefig(arguments.output / "curves.png", dpi=130)
+    _write_trials(arguments.output / "trials.csv", ours)
+    shown = [shlex.join(["bbald", *command]) for command in commands.values()]
+    reporting.write(
+        arguments.output / "README.md",
+        f"# {title}",
+        f"Made by `python experiments/{name}.py`, which runs:",
+        "```\n" + "\n".join(shown) + "\n```",
+        "![Test accuracy against labels acquired: medians and quartiles](curves.png)",
+        summary({**ours, **theirs}),
+        "Labels acquired (the initial ones not counted) until a test accuracy is first reached: "
+        "25 % / 50 % / 75 % quartiles over the trials, each one of the trials (inverted CDF). "
+        "Accuracies and seconds are medians; a round's seconds are those of fitting, of the "
+        "predictions for test set and pool, and of the selection. Every trial that was run is in "
+        "[trials.csv](trials.csv).",
+        *notes,
+        reporting.machine("bbald_jax", "jax", "flax", "optax"),
+    )
+
+
+def has_gpu() -> bool:
+    """Whether the experiments run at full size."""
+    return jax.default_backend() != "cpu"
+
+
+def pool_note(pool: dict[str, int]) -> str:
+    """What the pool of these runs is."""
+    if not pool:
+        return "Pool: all training images but the validation set."
+    return (
+        f"Pool: {pool['pool_size']:,} random training points, another sample in every trial (the "
+        "paper's pool is all of them)."
+    )
+
+
+def _folder(run: str) -> str:
+    return run.replace(", ", "-").replace(" ", "-")
+
+
+def _options(options: dict[str, object]) -> list[str]:
+    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in options.items())
+    return [word for pair in pairs for word in pair]
+
+
+def paper_lines(run: str) -> list[Line]:
+    """The rounds of one of the paper's runs, as far as its log has them."""
+    with open(PAPER_TRIALS) as file:
+        rows = [row for row in csv.DictReader(file) if row["run"] == run]
+    seeds = sorted({row["seed"] for row in rows})
+    lines = []
+    for row in rows:
+        num_test = 10_000
+        accuracy = float(row["accuracy"])
+        lines.append(
+            {
+                "trial": seeds.index(row["seed"]),
+                "num_acquired": int(row["num_acquired"]),
+                "num_correct": round(accuracy * num_test),
+                "num_test": num_test,
+                "accuracy": accuracy,
+                "seconds_fit": float(row["train_seconds"] or "nan"),
+                "seconds_select": float(row["acquire_seconds"] or "nan"),
+                "is_last": True,
+            }
+        )
+    return lines
+
+
+def labels_cell(lines: list[Line], accuracy: float) -> str:
+    """Quartiles over the trials; one number where they are the same."""
+    counts = [
+        "never" if math.isinf(count) else f"{count:.0f}"
+        for count in report.quartiles(report.labels_needed(lines, accuracy))
+    ]
+    return counts[0] if len(set(counts)) == 1 else " / ".join(counts)
+
+
+def curve(lines: list[Line]) -> tuple[list[int], np.ndarray]:
+    """Labels acquired, and the quartiles of the accuracy, where every trial was evaluated."""
+    trials = [
+        {line["num_acquired"]: line["accuracy"] for line in trial}
+        for trial in report.by_trial(lines)
+    ]
+    acquired = sorted(set.intersection(*map(set, trials)))
+    return acquired, report.quartiles([[trial[n] for n in acquired] for trial in trials])
+
+
+def summary(runs: Runs, at: Sequence[int] = (50, 100, 150, 200)) -> str:
+    """One row a run: labels needed, accuracy on the way, seconds a round."""
+    rows = []
+    for name, lines in runs.items():
+        acquired, (_, median, _) = curve(lines)
+        at_labels = dict(zip(acquired, median, strict=True))
+        parts = [
+            float(np.nanmedian([line[f"seconds_{part}"] for line in lines]))
+            for part in ("fit", "predict", "select")
+            if f"seconds_{part}" in lines[0]
+            and not np.isnan([line[f"seconds_{part}"] for line in lines]).all()
+        ]
+        rows.append(
+            [
+                name,
+                len(report.by_trial(lines)),
+                *(labels_cell(lines, accuracy) for accuracy in ACCURACIES),
+                *(f"{at_labels[n]:.2%}" if n in at_labels else "" for n in at),
+                " + ".join(f"{part:.1f}" for part in parts),
+            ]
+        )
+    header = ["run", "trials", *(f"labels to {a:.0%}" for a in ACCURACIES)]
+    return reporting.table([*header, *(f"at {n}" for n in at), "seconds a round"], rows)
+
+
+def draw_curve(axes: Axes, name: str, lines: list[Line], *, style: str = "-", colour=None) -> None:
+    """Median and quartiles of one run."""
+    acquired, (low, median, high) = curve(lines)
+    num_trials = len(report.by_trial(lines))
+    (line,) = axes.plot(
+        acquired, median, style, color=colour, lw=1.4, label=f"{name} ({num_trials} trials)"
+    )
+    axes.fill_between(acquired, low, high, color=line.get_color(), alpha=0.15, lw=0)
+
+
+def finish(axes: Axes, *, lowest: float = 0.6) -> None:
+    """Labels, grid, and the two accuracies that are counted."""
+    for accuracy in ACCURACIES:
+        axes.axhline(accuracy, color="0.6", lw=0.7, ls=":")
+    axes.set_ylim(lowest, 1)
+    axes.set_xlabel("labels acquired (beyond the initial 20)")
+    axes.set_ylabel("test accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize=8)
+
+
+def draw_together(figure: Figure, ours: Runs, theirs: Runs) -> None:
+    """All curves in one panel; the paper's are dashed."""
+    axes = figure.add_subplot()
+    for name, lines in ours.items():
+        draw_curve(axes, name, lines, colour=COLOURS.get(name))
+    for name, lines in theirs.items():
+        acquisition = next((a for a in COLOURS if name.startswith(f"paper: {a}")), None)
+        draw_curve(axes, name, lines, style="--", colour=COLOURS.get(acquisition or ""))
+    finish(axes)
+
+
+def _write_trials(path: Path, runs: Runs) -> None:
+    fields = ("trial", "trial_key", "num_acquired", "num_correct", "num_test", "nll")
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("run", *fields))
+        for name, lines in runs.items():
+            for line in sorted(lines, key=lambda line: (line["trial"], line["round"])):
+                key = " ".join(map(str, line["trial_key"]))
+                nll = "" if line["nll"] is None else f"{line['nll']:.4f}"
+                row = {**line, "trial_key": key, "nll": nll}
+                writer.writerow((name, *(row[field] for field in fields)))

@@ -257,6 +257,53 @@ def test_trials_are_independent_and_continue(tmp_path: Path, expected: list[Line
     assert lines[NUM_LINES]["indices"] != expected[0]["indices"]
 
 
+def test_trials_run_together_take_turns_and_continue(
+    tmp_path: Path, expected: list[Line], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(experiment, "_num_together", lambda *args: 2)
+    config = dataclasses.replace(CONFIG, num_trials=3)
+    whole = run(tmp_path / "whole", config)
+    assert [(line["trial"], line["round"]) for line in whole] == [
+        *((trial, index) for index in range(NUM_LINES) for trial in (0, 1)),
+        *((2, index) for index in range(NUM_LINES)),
+    ]
+    # Compiled for two, the same to rounding.
+    for line, alone in zip([x for x in whole if x["trial"] == 0], expected, strict=True):
+        assert line["num_acquired"] == alone["num_acquired"]
+        assert line["trial_key"] == alone["trial_key"]
+    assert whole[0]["indices"] == expected[0]["indices"]
+
+    # Stopped when trial 0 has a round more than trial 1, and when only trial 2 is left.
+    for num_lines in (5, 2 * NUM_LINES + 1):
+        folder = tmp_path / f"after_{num_lines}"
+        assert len(run(folder, config, num_lines=num_lines)) == num_lines
+        lines = run(folder, config)
+        in_order = sorted(lines, key=lambda line: (line["trial"], line["round"]))
+        assert in_order == sorted(whole, key=lambda line: (line["trial"], line["round"]))
+
+
+def test_every_trial_has_a_key_of_its_own_that_is_recorded(tmp_path: Path, expected: list[Line]):
+    keys = {tuple(line["trial_key"]) for line in expected}
+    assert keys == {tuple(jax.random.key_data(jax.random.fold_in(jax.random.key(0), 0)).tolist())}
+    for name, changed in (("trial", {"num_trials": 2}), ("seed", {"seed": 1})):
+        config = dataclasses.replace(CONFIG, num_rounds=0, **changed)
+        lines = run(tmp_path / name, config)
+        assert tuple(lines[-1]["trial_key"]) not in keys
+
+
+def test_a_warm_start_is_saved_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = toy.RECIPE._replace(warm_start=True, max_epochs=1)
+    monkeypatch.setitem(experiment.RECIPES, "toy", recipe)
+    config = dataclasses.replace(CONFIG, recipe="toy", num_rounds=3)
+    whole = run(tmp_path / "whole", config)
+    assert run(tmp_path / "stopped", config, num_lines=2) == whole[:2]
+    assert run(tmp_path / "stopped", config) == whole
+    # From scratch it is another run, from the second round on.
+    monkeypatch.setitem(experiment.RECIPES, "cold", recipe._replace(warm_start=False))
+    cold = run(tmp_path / "cold", dataclasses.replace(config, recipe="cold"))
+    assert cold[1]["nll"] != whole[1]["nll"]
+
+
 def test_the_seed_decides(tmp_path: Path, expected: list[Line]):
     config = dataclasses.replace(CONFIG, seed=1)
     (first,) = run(tmp_path, config, num_lines=1)

@@ -244,6 +244,62 @@ def test_steps_vmapped_over_two_trials_are_two_trials(loop: Loop, data: Data, st
     assert labelled_points(singles[0]) != labelled_points(singles[1])
 
 
+def test_trials_run_together_are_trials_run_alone(loop: Loop, data: Data, finished):
+    starts = [initial_state(data, seed) for seed in (0, 1)]
+    together = list(loops.run_together(loop, starts, [data, data], num_rounds=NUM_ROUNDS))
+    assert [trial for trial, *_ in together] == [0, 1] * (NUM_ROUNDS + 1)
+    alone = [finished[1], drive(loop, starts[1], data)[1]]
+    for trial, rounds in enumerate(alone):
+        measured = [measured for index, _, measured, _ in together if index == trial]
+        assert measured[-1].batch is None
+        for actual, expected in zip(measured[:-1], rounds[:-1], strict=True):
+            assert_like(actual, expected)
+
+
+def test_trials_run_together_continue_and_end_one_by_one(loop: Loop, data: Data, finished):
+    states, rounds = finished
+    # One has a round to go, the other two; neither ends the other.
+    starts = [states[NUM_ROUNDS - 1], states[NUM_ROUNDS - 2]]
+    together = list(loops.run_together(loop, starts, [data, data], num_rounds=NUM_ROUNDS))
+    assert [trial for trial, *_ in together] == [0, 1, 1]
+    assert [measured.batch is None for _, _, measured, _ in together] == [True, False, True]
+    assert_like(together[1][2], rounds[NUM_ROUNDS - 1])
+    chex.assert_trees_all_equal(together[1][1].pool, states[NUM_ROUNDS - 1].pool)
+
+
+#: Its state is how often it was fitted.
+COUNTING = GUESSING._replace(
+    init=lambda key, x: jnp.int32(0),
+    fit=lambda key, state, labelled, validation: state + 1,
+)
+
+
+def test_a_warm_start_goes_on_from_the_round_before(data: Data):
+    loop = make_loop(acquisitions.random, COUNTING)
+    warm = initial_state(data)._replace(learned=jnp.int32(5))
+    states, _ = drive(loop, warm, data)
+    assert [int(state.learned) for state in states] == [6, 7, 8, 9, 9]
+    again, _ = drive(loop, states[1], data)
+    assert [int(state.learned) for state in again] == [8, 9, 9]
+    stepped, _ = jax.jit(partial(loops.step, loop))(warm, data)
+    assert stepped.learned == 6
+
+
+def test_without_a_warm_start_nothing_is_kept(data: Data):
+    loop = make_loop(acquisitions.random, COUNTING)
+    states, _ = drive(loop, initial_state(data), data)
+    assert all(state.learned is None for state in states)
+    assert loops.fit(loop, states[-1], data) == 1
+
+
+def test_predictions_that_are_not_numbers_are_wrong(data: Data):
+    # argmax would take them for class 0.
+    learner = GUESSING._replace(sample=lambda *args: jnp.nan * _guess(*args))
+    loop = make_loop(acquisitions.bald, learner)
+    data = data._replace(y_test=jnp.zeros_like(data.y_test))
+    assert loops.evaluate(loop, initial_state(data), None, data).num_correct == 0
+
+
 def test_the_target_ends_a_run(loop: Loop, data: Data, finished):
     _, rounds = finished
     counts = [int(r.evaluation.num_correct) for r in rounds]

@@ -21,8 +21,8 @@ class Augmentation(NamedTuple):
       rotation: radians.
       scale: 0.1 enlarges or shrinks by up to a factor exp(0.1).
       shear: tangent of the angle.
-      elastic: standard deviation of a smooth displacement field, as a fraction of the image's
-        side.
+      elastic: standard deviation of a smooth displacement field at its nodes, as a fraction of the
+        image's side.
     """
 
     shift: float
@@ -32,7 +32,7 @@ class Augmentation(NamedTuple):
     elastic: float
 
 
-def augment(key: Key, x: Float[Array, "n h w c"], amount: Augmentation) -> Float[Array, "n h w c"]:
+def augment(key: Key, x: Float[Array, "n ..."], amount: Augmentation) -> Float[Array, "n ..."]:
     """Images, each deformed by a random affine map and a random smooth displacement field.
 
     new[i, j] = old[A (i, j) + t + d(i, j)], between the pixels bilinearly, beyond the edge the

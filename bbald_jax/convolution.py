@@ -6,6 +6,7 @@ Images are in NHWC order, kernels in HWIO; convolutions have stride 1 and no pad
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -35,11 +36,15 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias)
         return (conv(x, kernel) if masks is None else conv_masked(x, kernel, masks)) + bias
 
 
 def conv(x: Images, kernel: Kernel) -> Convolved:
-    """y[n, i, j, d] = sum_{u, v, c} x[n, i+u, j+v, c] kernel[u, v, c, d]."""
+    """y[n, i, j, d] = sum_{u, v, c} x[n, i+u, j+v, c] kernel[u, v, c, d].
+
+    On a CPU it has reverse-mode derivatives only.
+    """
     # XLA's own gradients of a convolution are several times slower on a CPU, in a loop more.
     return _conv_cpu(x, kernel) if jax.default_backend() == "cpu" else _conv(x, kernel)
 
@@ -61,7 +66,7 @@ def conv_masked(
       masks: `[K, c]`; any numbers.
 
     Returns:
-      `[K, n, h2, w2, d]`. Memory beside it: c / K of it.
+      `[K, n, h2, w2, d]`. Memory beside it: c / K (1 + s^2 / d) of it.
     """
     size, _, channels, features = kernel.shape
     kernels = kernel.reshape(size * size, channels, features)
@@ -70,8 +75,12 @@ def conv_masked(
 
 
 def max_pool(x: Images) -> Float[Array, "n h2 w2 c"]:
-    """Max-pooling by 2, as a reshape: the gradient of `reduce_window` is slow on a CPU."""
+    """Max-pooling by 2, as a reshape: the gradient of `reduce_window` is slow on a CPU.
+
+    Of an odd side the last row or column is left out, as by `nn.max_pool`.
+    """
     n, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
     return x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
 
 

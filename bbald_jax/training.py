@@ -174,7 +174,7 @@ def _fit(
     labelled: Labelled,
     validation: Labelled,
 ) -> Params:
-    """Parameters fitted by `recipe`; untouched where nothing is labelled."""
+    """Parameters fitted by `recipe`; where nothing is labelled, those to start from."""
     if recipe.warm_start:
         # Never from what a fit that diverged left behind.
         is_finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), params)

@@ -79,7 +79,7 @@ def network(request: pytest.FixtureRequest) -> tuple[Model, models.Params, jax.A
     model = flax_model(module)
     x = jax.random.normal(KEY, (9, *shape)).at[8].set(0)
     x = x.at[8].set(x[0])
-    return model._replace(apply=jax.jit(model.apply)), model.init(KEY, x[:1]), x
+    return model._replace(apply=jax.jit(model.apply)), jax.jit(model.init)(KEY, x[:1]), x
 
 
 def test_a_key_is_one_function_for_all_points(network):

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import temporary_bytes
 
+from bbald_jax import models
 from bbald_jax.models import MLP, Model, PaperCNN, flax_model
 from bbald_jax.posterior import map_chunks, sample_mc_dropout
 
@@ -93,6 +95,56 @@ def test_the_activations_of_one_chunk_are_held_at_a_time():
     analysis = sample.lower(KEY, x).compile().memory_analysis()
     assert analysis is not None
     assert analysis.temp_size_in_bytes < 4 * num_points * width / 4
+
+
+# --- a network that draws its samples together
+
+
+@pytest.fixture(scope="module")
+def factored() -> tuple[Model, models.Params, jax.Array]:
+    """The paper's network, any parameters, and points of which no chunk size is a divisor."""
+    model = flax_model(PaperCNN(NUM_CLASSES))
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(13, 16, 16, 1)), jnp.float32)
+    shapes = jax.eval_shape(model.init, KEY, x)
+    params = jax.tree.map(lambda leaf: jnp.float32(0.1 * rng.normal(size=leaf.shape)), shapes)
+    return model, params, x
+
+
+def sample_with(model: Model, params: models.Params, x: jax.Array, num_samples: int) -> jax.Array:
+    sample = partial(sample_mc_dropout, num_samples=num_samples)
+    return jax.jit(lambda params, x: sample(KEY, model, params, x))(params, x)
+
+
+# On a CPU in chunks of 8 points, at 100 samples of 4.
+@pytest.mark.parametrize("num_samples", [1, 3, 10, 100])
+def test_samples_drawn_together_are_those_drawn_one_by_one(factored, num_samples: int):
+    model, params, x = factored
+    together = sample_with(model, params, x, num_samples)
+    one_by_one = sample_with(model._replace(draw=None), params, x, num_samples)
+    assert together.shape == (13, num_samples, NUM_CLASSES)
+    scale = np.abs(one_by_one).max()
+    np.testing.assert_allclose(together, one_by_one, rtol=0, atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("num_points", [1, 7, 8, 9])
+def test_chunks_drawn_together_equal_the_whole(factored, num_points: int):
+    model, params, x = factored
+    networks = model.draw(params, jax.random.split(KEY, 3))
+    expected = jax.nn.log_softmax(networks(x), axis=-1)[:num_points]
+    actual = sample_with(model, params, x[:num_points], 3)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6 * np.abs(expected).max())
+
+
+def test_memory_of_drawing_together_does_not_grow_with_the_points(factored):
+    model, params, _ = factored
+
+    def memory(num_points: int) -> int:
+        sample = partial(sample_mc_dropout, num_samples=10)
+        points = jax.ShapeDtypeStruct((num_points, 16, 16, 1), jnp.float32)
+        return temporary_bytes(lambda params, x: sample(KEY, model, params, x), params, points)
+
+    assert memory(1000) < 1.1 * memory(20)
 
 
 def test_extreme_logits_stay_normalised():

@@ -1,5 +1,6 @@
 """Fitting: it learns, stops early with its best parameters, and never reads the padding."""
 
+import inspect
 from functools import partial
 from typing import NamedTuple
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import toy
 
+from bbald_jax import training
 from bbald_jax.acquisition import Inputs, catalogue
+from bbald_jax.augmentation import Augmentation, augment
 from bbald_jax.loop import _measure
-from bbald_jax.models import Model
+from bbald_jax.models import MLP, Model, flax_model
 from bbald_jax.pool import Labelled
 from bbald_jax.training import PAPER, Learner, Recipe, mc_dropout_learner
 
@@ -30,6 +33,10 @@ def initial(learner: Learner):
 
 def assert_trees_equal(actual, expected) -> None:
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def largest_difference(one, other) -> float:
+    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one, other)))
 
 
 def predictions(learner: Learner, params, x: jax.Array) -> np.ndarray:
@@ -145,9 +152,53 @@ def test_every_example_is_drawn(initial):
     assert predictions(learner, params, x).argmax(axis=1).tolist() == [0, 0, 0, 2]
 
 
-def test_not_a_number_ends_the_fit_and_is_never_acquired(learner: Learner, initial):
+def test_a_class_without_labels_is_improbable_and_the_others_are_learnt(learner: Learner, initial):
     x, y = toy.blobs(1, 40)
-    params = learner.fit(KEY, initial, toy.labelled(x.at[3].set(jnp.nan), y), toy.nothing())
+    rows = np.flatnonzero(y != 1)
+    params = learner.fit(KEY, initial, toy.labelled(x[rows], y[rows]), toy.nothing())
+    x_test, y_test = toy.blobs(2, 40)
+    probs = predictions(learner, params, x_test)
+    assert probs.shape == (40, toy.NUM_CLASSES)
+    assert np.isfinite(probs).all()
+    is_known = np.asarray(y_test != 1)
+    # Where the others are; far from all labels anything may be predicted.
+    assert probs[is_known, 1].max() < 0.05
+    assert np.mean(probs.argmax(axis=1)[is_known] == y_test[is_known]) > 0.95
+
+
+# --- gradients that are not finite
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_broken_point_is_skipped_and_the_rest_is_learnt(initial, batch_size: int):
+    # Drawn in 300 or 600 draws for certain.
+    recipe = toy.RECIPE._replace(batch_size=batch_size, steps_per_epoch=300, max_epochs=1)
+    learner = mc_dropout_learner(toy.mlp(), recipe)
+    x, y = toy.blobs(1, 40)
+    examples = toy.labelled(x.at[3].set(jnp.nan), y)
+    params = learner.fit(KEY, initial, examples, toy.nothing())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    x_test, y_test = toy.blobs(2, 40)
+    assert np.mean(predictions(learner, params, x_test).argmax(axis=1) == y_test) > 0.95
+
+
+def test_ten_steps_in_a_row_may_be_skipped_and_the_eleventh_ends_the_fit(initial):
+    x, y = toy.blobs(1, 40)
+    examples = toy.labelled(jnp.full_like(x, jnp.nan), y)
+    for num_steps, is_over in ((10, False), (11, True)):
+        recipe = toy.RECIPE._replace(steps_per_epoch=num_steps, max_epochs=1)
+        learner = mc_dropout_learner(toy.mlp(), recipe)
+        params = learner.fit(KEY, initial, examples, toy.nothing())
+        if is_over:
+            assert np.isnan(predictions(learner, params, x)).all()  # of sound points
+        else:
+            assert_trees_equal(params, initial)
+
+
+def test_a_fit_of_broken_points_says_so_and_nothing_is_acquired(learner: Learner, initial):
+    x, y = toy.blobs(1, 40)
+    examples = toy.labelled(jnp.full_like(x, jnp.nan), y)
+    params = learner.fit(KEY, initial, examples, toy.nothing())
     log_probs = learner.sample(KEY, params, x, 4)
     assert np.isnan(log_probs).all()
     for name in ("bald", "batchbald"):
@@ -158,43 +209,96 @@ def test_not_a_number_ends_the_fit_and_is_never_acquired(learner: Learner, initi
         assert batch.diagnostics.num_invalid == 40
 
 
+def fragile(limit: float) -> Model:
+    """A linear model whose logits are NaN once a weight exceeds the limit."""
+
+    def init(key: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.zeros((2, toy.NUM_CLASSES))
+
+    def apply(weights: jax.Array, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        return x @ (weights * jnp.where(jnp.abs(weights).max() > limit, jnp.nan, 1))
+
+    return Model(init, apply)
+
+
+def test_a_fit_that_diverges_keeps_its_best_parameters():
+    # Adam moves a weight by 0.01 a step: it breaks in the second epoch of ten steps, and the fit
+    # ends in the third.
+    recipe = toy.RECIPE._replace(steps_per_epoch=10, max_epochs=5, patience=5)
+    learner = mc_dropout_learner(fragile(0.15), recipe)
+    examples = toy.labelled(*toy.blobs(1, 40))
+    initial = learner.init(KEY, examples.x)
+    x, y = toy.blobs(2, 30)
+    assert np.isnan(learner.fit(KEY, initial, examples, toy.labelled(x, y, 0))).all()
+
+    first = mc_dropout_learner(fragile(0.15), recipe._replace(max_epochs=1))
+    expected = first.fit(KEY, initial, examples, toy.nothing())
+    assert np.mean(predictions(learner, expected, x).argmax(axis=1) == y) > 0.95
+    # The argmax of NaN is class 0: if that were right, the last epoch would be the best for 0.
+    for wanted in (y, jnp.zeros_like(y)):
+        params = learner.fit(KEY, initial, examples, toy.labelled(x, wanted))
+        assert_trees_equal(params, expected)
+
+
+# --- what a fit does, step by step
+
+
 class Spy(NamedTuple):
     """A model that remembers how it is used."""
 
     model: Model
-    #: The dropout key of every example that was trained on.
-    training_keys: list[tuple[int, ...]]
+    #: The points and the logits of every minibatch `[batch_size, ...]`.
+    minibatches: list[tuple[np.ndarray, np.ndarray]]
     #: The parameters that were tried on the validation points, once an epoch.
     validated: list
 
 
 def spy_on(model: Model) -> Spy:
-    training_keys, validated = [], []
+    minibatches, validated = [], []
+
+    def note(x, logits):
+        minibatches.append((np.asarray(x), np.asarray(logits)))
 
     def apply(params, x, key=None):
+        logits = model.apply(params, x, key)
         if key is None:
             jax.debug.callback(validated.append, params, ordered=True)
         else:
-            note = lambda data: training_keys.append(tuple(data.tolist()))  # noqa: E731
-            jax.debug.callback(note, jax.random.key_data(key))
-        return model.apply(params, x, key)
+            jax.debug.callback(note, x, logits)
+        return logits
 
-    return Spy(Model(model.init, apply), training_keys, validated)
+    def apply_each(params, x, key):
+        assert model.apply_each is not None
+        logits = model.apply_each(params, x, key)
+        jax.debug.callback(note, x, logits)
+        return logits
+
+    has_each = model.apply_each is not None
+    return Spy(Model(model.init, apply, apply_each if has_each else None), minibatches, validated)
 
 
-def fit_spied(recipe: Recipe, initial, examples: Labelled, validation: Labelled):
-    spy = spy_on(toy.mlp())
+def fit_spied(
+    recipe: Recipe, initial, examples: Labelled, validation: Labelled, model: Model | None = None
+):
+    spy = spy_on(toy.mlp() if model is None else model)
     params = mc_dropout_learner(spy.model, recipe).fit(KEY, initial, examples, validation)
     jax.effects_barrier()
     return spy, params
 
 
-def test_every_example_of_every_step_has_its_own_mask(initial):
-    recipe = toy.RECIPE._replace(max_epochs=3)
-    examples = toy.labelled(*toy.blobs(1, 40))
-    keys = fit_spied(recipe, initial, examples, toy.nothing())[0].training_keys
-    assert len(keys) == recipe.batch_size * recipe.steps_per_epoch * recipe.max_epochs
-    assert len(set(keys)) == len(keys)
+@pytest.mark.parametrize("has_each", [True, False])
+def test_every_example_of_every_step_has_its_own_mask(has_each: bool):
+    # One example and parameters that stay: only the mask can change its logits.
+    model = flax_model(MLP(toy.NUM_CLASSES, hidden=(256,), dropout_rate=0.5))
+    if not has_each:
+        model = model._replace(apply_each=None)
+    recipe = toy.RECIPE._replace(max_epochs=3, learning_rate=0.0)
+    x, y = toy.blobs(1, 1)
+    initial = model.init(KEY, x)
+    spy, _ = fit_spied(recipe, initial, toy.labelled(x, y), toy.nothing(), model)
+    logits = np.concatenate([logits.reshape(-1, toy.NUM_CLASSES) for _, logits in spy.minibatches])
+    assert len(logits) == recipe.batch_size * recipe.steps_per_epoch * recipe.max_epochs
+    assert len(np.unique(logits, axis=0)) == len(logits)
 
 
 def test_without_validation_points_it_runs_to_the_last_epoch(initial):
@@ -206,7 +310,7 @@ def test_without_validation_points_it_runs_to_the_last_epoch(initial):
     last = spy.validated[-1]
     assert_trees_equal(params, last)
     spy, params = fit_spied(recipe, initial, examples, toy.nothing())
-    assert len(spy.training_keys) == recipe.batch_size * recipe.steps_per_epoch * 7
+    assert len(spy.minibatches) == recipe.steps_per_epoch * 7
     assert_trees_equal(params, last)
 
 
@@ -240,3 +344,110 @@ def test_the_best_parameters_are_restored(initial):
     assert counts[best:].count(max(counts)) < len(counts[best:]), "and one that is worse"
     assert len(counts) == best + 1 + recipe.patience
     assert_trees_equal(params, spy.validated[best])
+
+
+def test_the_average_is_that_of_the_parameters_after_every_step(initial):
+    recipe = toy.RECIPE._replace(steps_per_epoch=1, max_epochs=5)
+    examples = toy.labelled(*toy.blobs(1, 40))
+    empty = toy.labelled(*toy.blobs(2, 20), num_examples=0)
+    spy, last = fit_spied(recipe, initial, examples, empty)
+    average = jax.tree.map(np.asarray, initial)
+    for params in spy.validated:
+        average = jax.tree.map(lambda mean, new: 0.7 * mean + 0.3 * new, average, params)
+    learner = mc_dropout_learner(toy.mlp(), recipe._replace(ema_decay=0.7))
+    params = learner.fit(KEY, initial, examples, toy.nothing())
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), params, average)
+    assert largest_difference(params, last) > 1e-3
+
+
+# --- augmentation
+
+AUGMENTATION = Augmentation(shift=0.2, rotation=0.3, scale=0.1, shear=0.1, elastic=0.05)
+
+
+def images(num_images: int) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(num_images, 6, 5, 1))
+    return jnp.asarray(x, jnp.float32), jnp.asarray(rng.integers(3, size=num_images), jnp.int32)
+
+
+def test_every_example_of_every_step_is_deformed_in_its_own_way():
+    recipe = toy.RECIPE._replace(steps_per_epoch=4, max_epochs=2, augmentation=AUGMENTATION)
+    x, y = images(1)
+    none = Labelled(jnp.zeros((0, 6, 5, 1)), jnp.zeros(0, jnp.int32), jnp.int32(0))
+    spy, _ = fit_spied(recipe, toy.mlp().init(KEY, x), toy.labelled(x, y), none)
+    seen = np.concatenate([x.reshape(recipe.batch_size, -1) for x, _ in spy.minibatches])
+    assert len(seen) == recipe.batch_size * 4 * 2
+    assert len(np.unique(seen, axis=0)) == len(seen)
+
+
+def test_augmentation_changes_the_fit_and_that_of_zero_does_not():
+    x, y = images(10)
+    initial = toy.mlp().init(KEY, x)
+    none = Labelled(jnp.zeros((0, 6, 5, 1)), jnp.zeros(0, jnp.int32), jnp.int32(0))
+    plain, zero, augmented = (
+        mc_dropout_learner(
+            toy.mlp(),
+            toy.RECIPE._replace(steps_per_epoch=5, max_epochs=1, augmentation=augmentation),
+        ).fit(KEY, initial, toy.labelled(x, y), none)
+        for augmentation in (None, Augmentation(0, 0, 0, 0, 0), AUGMENTATION)
+    )
+    assert largest_difference(zero, plain) < 1e-4
+    assert largest_difference(augmented, plain) > 1e-2
+
+
+def test_augmentation_of_points_that_are_no_images_is_refused(initial, monkeypatch):
+    # In tests the types would be checked first.
+    monkeypatch.setattr(training, "augment", inspect.unwrap(augment))
+    learner = mc_dropout_learner(toy.mlp(), toy.RECIPE._replace(augmentation=AUGMENTATION))
+    with pytest.raises(ValueError, match="take a recipe without augmentation"):
+        learner.fit(KEY, initial, toy.labelled(*toy.blobs(1, 40)), toy.nothing())
+
+
+# --- going on from the round before
+
+
+@pytest.fixture(scope="module")
+def warm() -> Learner:
+    return mc_dropout_learner(toy.mlp(), toy.RECIPE._replace(warm_start=True))
+
+
+@pytest.mark.parametrize("changes", [{"max_epochs": 0}, {"learning_rate": 0.0, "ema_decay": 0.5}])
+def test_a_warm_start_is_from_the_parameters_it_is_given(initial, changes: dict[str, float]):
+    # At rate 0 nothing moves; the average, too, starts there.
+    recipe = toy.RECIPE._replace(warm_start=True, **changes)
+    examples = toy.labelled(*toy.blobs(1, 40))
+    params = mc_dropout_learner(toy.mlp(), recipe).fit(KEY, initial, examples, toy.nothing())
+    assert largest_difference(params, initial) < 1e-6
+
+
+def test_a_warm_start_is_the_same_fit(learner: Learner, warm: Learner, initial):
+    examples = toy.labelled(*toy.blobs(1, 40))
+    cold_fit, warm_fit = (a.fit(KEY, initial, examples, toy.nothing()) for a in (learner, warm))
+    assert largest_difference(warm_fit, cold_fit) < 1e-4
+
+
+@pytest.mark.parametrize(("position", "value"), [(0, np.nan), (-1, np.inf)])
+def test_a_warm_start_never_goes_on_from_a_fit_that_diverged(
+    warm: Learner, initial, position: int, value: float
+):
+    leaves, structure = jax.tree.flatten(initial)
+    leaves[position] = leaves[position].at[(0,) * leaves[position].ndim].set(value)
+    broken = jax.tree.unflatten(structure, leaves)
+    examples = toy.labelled(*toy.blobs(1, 40))
+    x_test, y_test = toy.blobs(2, 40)
+    params = warm.fit(KEY, broken, examples, toy.nothing())
+    assert np.mean(predictions(warm, params, x_test).argmax(axis=1) == y_test) > 0.95
+
+
+def test_what_a_warm_start_starts_from_instead_is_drawn_from_the_key(initial):
+    recipe = toy.RECIPE._replace(warm_start=True, max_epochs=0)
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, initial)
+    examples = toy.labelled(*toy.blobs(1, 40))
+    learner = mc_dropout_learner(toy.mlp(), recipe)
+    one, again, other = (
+        learner.fit(jax.random.key(seed), broken, examples, toy.nothing()) for seed in (0, 0, 1)
+    )
+    assert_trees_equal(one, again)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(one))
+    assert largest_difference(one, other) > 0.1

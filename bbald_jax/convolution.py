@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 Images = Float[Array, "n h w c"]
 Convolved = Float[Array, "n h2 w2 d"]
@@ -27,7 +27,7 @@ class Conv(nn.Module):
     kernel_size: int = 5
 
     @nn.compact
-    def __call__(self, x: Images, masks: Float[Array, "K c"] | None = None) -> Array:
+    def __call__(self, x: Num[Array, "n h w c"], masks: Float[Array, "K c"] | None = None) -> Array:
         """The convolution of images; with `masks`, of each masking of their channels.
 
         Returns:

@@ -182,3 +182,19 @@ def test_max_pool_and_its_gradient_are_those_of_flax():
     ours, theirs = (jax.grad(lambda x, f=f: (weights * f(x)).sum())(x) for f in (max_pool, flaxs))
     np.testing.assert_array_equal(ours, theirs)
     assert np.count_nonzero(ours) == weights.size
+
+
+def test_max_pool_leaves_out_the_rest_of_an_odd_side():
+    x = normal(2, 7, 5, 3)
+    np.testing.assert_array_equal(max_pool(x), nn.max_pool(x, (2, 2), strides=(2, 2)))
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float16, jnp.int32])
+def test_images_of_another_dtype_are_promoted_as_by_flax(dtype):
+    x = (10 * normal(2, 9, 7, 1)).astype(dtype)
+    ours, theirs = Conv(FEATURES), nn.Conv(FEATURES, (5, 5), padding="VALID")
+    params = ours.init(KEY, x)
+    expected = theirs.apply(params, x)
+    actual = ours.apply(params, x)
+    assert actual.dtype == expected.dtype == jnp.float32
+    assert_close(actual, expected)

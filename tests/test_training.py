@@ -1,6 +1,5 @@
 """Fitting: it learns, stops early with its best parameters, and never reads the padding."""
 
-import inspect
 from functools import partial
 from typing import NamedTuple
 
@@ -10,9 +9,8 @@ import numpy as np
 import pytest
 import toy
 
-from bbald_jax import training
 from bbald_jax.acquisition import Inputs, catalogue
-from bbald_jax.augmentation import Augmentation, augment
+from bbald_jax.augmentation import Augmentation
 from bbald_jax.loop import _measure
 from bbald_jax.models import MLP, Model, flax_model
 from bbald_jax.pool import Labelled
@@ -396,9 +394,7 @@ def test_augmentation_changes_the_fit_and_that_of_zero_does_not():
     assert largest_difference(augmented, plain) > 1e-2
 
 
-def test_augmentation_of_points_that_are_no_images_is_refused(initial, monkeypatch):
-    # In tests the types would be checked first.
-    monkeypatch.setattr(training, "augment", inspect.unwrap(augment))
+def test_augmentation_of_points_that_are_no_images_is_refused(initial):
     learner = mc_dropout_learner(toy.mlp(), toy.RECIPE._replace(augmentation=AUGMENTATION))
     with pytest.raises(ValueError, match="take a recipe without augmentation"):
         learner.fit(KEY, initial, toy.labelled(*toy.blobs(1, 40)), toy.nothing())

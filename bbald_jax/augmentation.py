@@ -14,7 +14,7 @@ _NUM_NODES = 5
 
 
 class Augmentation(NamedTuple):
-    """How far an image may be deformed; each amount is drawn uniformly up to plus or minus it.
+    """How far an image may be deformed: uniformly up to plus or minus each amount but `elastic`.
 
     Attributes:
       shift: along each axis, as a fraction of the image's side.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import math
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,8 +76,9 @@ def environment() -> Line:
 def run(config: Config, folder: Path) -> Iterator[Line]:
     """Run what is left of an experiment, and yield each round's line as the round ends.
 
-    A run killed at any moment continues from its last finished round, to the same result: the
-    line is on disk before the state is saved, and both before the line is yielded.
+    A run killed at any moment continues from its last finished round, to the same result (on an
+    accelerator to rounding): the line is on disk before the state is saved, and both before the
+    line is yielded.
 
     Args:
       config: what to run.
@@ -99,15 +101,13 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
         target_correct = results.num_correct_for(config.target_accuracy, len(dataset.y_test))
     loop = make_loop(config, dataset)
     size = _num_together(config, dataset, loop, splits)
-    # A continued run has the same groups, and so the same results to the last bit.
     for first in range(0, config.num_trials, size):
         group = range(first, min(first + size, config.num_trials))
         lines = results.read_rounds(folder)
         if all(is_finished(lines, trial) for trial in group):
             continue
         trials = [_start(config, dataset, loop, trial, splits) for trial in group]
-        for trial in trials:
-            _restore(folder, trial)
+        trials = [_restore(folder, trial) for trial in trials]
         rounds = loops.run_together(
             loop,
             [trial.state for trial in trials],
@@ -122,16 +122,15 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
             results.append_round(folder, line)
             if measured.batch is not None:  # else the state is the one that is saved already
                 checkpoint.save(
-                    _checkpoints(folder, trial.index), int(next_state.round), next_state
+                    _checkpoints(folder, trial.number), int(next_state.round), next_state
                 )
             yield line
 
 
-@dataclasses.dataclass
-class _Trial:
+class _Trial(NamedTuple):
     """One trial: what it starts or goes on from, and on what part of the data set."""
 
-    index: int
+    number: int
     state: LoopState
     data: Data
     pool_indices: np.ndarray
@@ -142,7 +141,7 @@ def _start(config: Config, dataset: Dataset, loop: Loop, trial: int, splits: lis
     if "target_log_probs" in loop.acquisition.requires:
         data = data._replace(x_target=data.x[_targets(config, trial, len(data.y))])
     learned = None
-    if RECIPES[config.recipe].warm_start:
+    if loop.learner.warm_start:
         learned = loop.learner.init(_trial_key(config, trial, "warm start"), data.x)
     state = loops.init(
         _trial_key(config, trial, "run"),
@@ -154,24 +153,25 @@ def _start(config: Config, dataset: Dataset, loop: Loop, trial: int, splits: lis
     return _Trial(trial, state, data, splits[trial].pool)
 
 
-def _restore(folder: Path, trial: _Trial) -> None:
-    """Go on from the last finished round.
+def _restore(folder: Path, trial: _Trial) -> _Trial:
+    """The trial after its last finished round.
 
     A line is written before its state is saved, so the state is the one to go on from, and lines
     beyond it (and the end of one that a kill cut short) are forgotten.
     """
     lines = results.read_rounds(folder)
     state = checkpoint.restore(
-        _checkpoints(folder, trial.index),
+        _checkpoints(folder, trial.number),
         trial.state,
-        most_rounds=sum(line["trial"] == trial.index for line in lines),
+        most_rounds=sum(line["trial"] == trial.number for line in lines),
     )
     # New or restored, on the same terms: else jit compiles for each.
-    trial.state = jax.device_put(state, jax.devices()[0])
+    state = jax.device_put(state, jax.devices()[0])
     num_rounds = int(state.round)
     results.write_rounds(
-        folder, [x for x in lines if x["trial"] != trial.index or x["round"] < num_rounds]
+        folder, [x for x in lines if x["trial"] != trial.number or x["round"] < num_rounds]
     )
+    return trial._replace(state=state)
 
 
 def _checkpoints(folder: Path, trial: int) -> Path:
@@ -180,9 +180,8 @@ def _checkpoints(folder: Path, trial: int) -> Path:
 
 def _num_together(config: Config, dataset: Dataset, loop: Loop, splits: list[Split]) -> int:
     """How many trials to run at once: on an accelerator as many as half of its memory holds."""
-    device = jax.devices()[0]
-    memory = device.memory_stats()
-    if device.platform == "cpu" or memory is None:
+    memory = _accelerator_bytes()
+    if memory is None or config.num_trials == 1:
         return 1
     trial = _start(config, dataset, loop, 0, splits)
     arguments = loops.fit_arguments(loop, trial.state, trial.data)
@@ -191,7 +190,15 @@ def _num_together(config: Config, dataset: Dataset, loop: Loop, splits: list[Spl
         return 1
     num_bytes = needed.temp_size_in_bytes + needed.output_size_in_bytes
     num_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(trial.data))
-    return max(1, memory["bytes_limit"] // (2 * num_bytes))
+    num_groups = math.ceil(config.num_trials / max(1, memory // (2 * num_bytes)))
+    return math.ceil(config.num_trials / num_groups)  # equal groups: one more is compiled again
+
+
+def _accelerator_bytes() -> int | None:
+    """The memory of the accelerator; None on a CPU, or where it is not told."""
+    device = jax.devices()[0]
+    memory = device.memory_stats()
+    return None if device.platform == "cpu" or memory is None else memory["bytes_limit"]
 
 
 def is_finished(lines: list[Line], trial: int) -> bool:
@@ -300,8 +307,8 @@ def _line(config: Config, trial: _Trial, measured: Round, *, num_classes: int) -
     num_labelled = int(measured.num_labelled)
     num_correct = int(measured.evaluation.num_correct)
     line = {
-        "trial": trial.index,
-        "trial_key": jax.random.key_data(_trial_key(config, trial.index)).tolist(),
+        "trial": trial.number,
+        "trial_key": jax.random.key_data(_trial_key(config, trial.number)).tolist(),
         "round": int(measured.round),
         "num_labelled": num_labelled,
         "num_acquired": num_labelled - config.initial_per_class * num_classes,

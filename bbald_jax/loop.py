@@ -7,7 +7,7 @@ that is continued from a saved state is the run that was never interrupted.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -130,8 +130,8 @@ def init(
       classes: `[N]` int32, the classes of the pool points.
       num_classes: C (static).
       initial_per_class: 0 starts without any label.
-      learned: to start each round from the learner's state after the round before, the one to
-        start the first round from (`learner.init(key, x)`).
+      learned: for a learner that starts warm, the state to start the first round from:
+        `learner.init(key, x)`.
     """
     run_key, split_key = jax.random.split(key)
     indices = pools.initial_split(
@@ -157,7 +157,18 @@ def fit(loop: Loop, state: LoopState, data: Data) -> Any:
 
 
 def fit_arguments(loop: Loop, state: LoopState, data: Data) -> tuple[Key, Any, Labelled, Labelled]:
-    """What `Learner.fit` gets in this round."""
+    """What `Learner.fit` gets in this round.
+
+    Raises:
+      ValueError: the learner starts warm and the state holds nothing to start from, or the other
+        way round.
+    """
+    if loop.learner.warm_start != (state.learned is not None):
+        fix = "pass learned=learner.init(key, x)" if state.learned is None else "pass no learned="
+        raise ValueError(
+            f"state.learned: the learner's warm_start is {loop.learner.warm_start}; {fix} to "
+            "loop.init"
+        )
     labelled = pools.gather_labelled(state.pool, data.x, capacity=loop.capacity)
     initial = state.learned
     if initial is None:
@@ -281,9 +292,9 @@ def run_together(
 ) -> Iterator[tuple[int, LoopState, Round, Seconds]]:
     """`run` several trials at once: their networks are fitted together, by one vmapped function.
 
-    The small steps of training leave an accelerator idle, and those of all trials together do
-    less so; evaluation and scoring fill it alone, and go from trial to trial. A trial's result does
-    not depend on the others but for rounding. On a CPU it is slower than one trial after another.
+    The small steps of training leave an accelerator partly idle; evaluation and scoring fill it
+    alone, and go from trial to trial. A trial's result does not depend on the others but for
+    rounding. On a CPU it is slower than one trial after another.
 
     Args:
       loop: as for `run`; more than one trial needs a learner in JAX.
@@ -319,25 +330,27 @@ def run_together(
                 states[trial],
                 data[trial],
                 learned[trial],
+                fit_seconds,
                 num_rounds=num_rounds,
                 target_correct=target_correct,
             )
             if measured.batch is None:
                 going_on.remove(trial)
-            yield trial, states[trial], measured, seconds._replace(fit=fit_seconds)
+            yield trial, states[trial], measured, seconds
 
 
 def _fit_together(loop: Loop, states: Sequence[LoopState], data: Sequence[Data]) -> list[Any]:
     if len(states) == 1:
         return [fit(loop, states[0], data[0])]
     starts = [fit_arguments(loop, *each) for each in zip(states, data, strict=True)]
-    learned = _vmapped_fit(loop)(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    learned = _vmapped(loop.learner.fit, *stacked)
     return [jax.tree.map(itemgetter(trial), learned) for trial in range(len(states))]
 
 
-@cache
-def _vmapped_fit(loop: Loop) -> Callable[..., Any]:
-    return jax.jit(jax.vmap(loop.learner.fit))
+@partial(jax.jit, static_argnums=0)
+def _vmapped(fit: Callable[..., Any], *arguments: Any) -> Any:
+    return jax.vmap(fit)(*arguments)
 
 
 def _finish_round(
@@ -345,6 +358,7 @@ def _finish_round(
     state: LoopState,
     data: Data,
     learned: Any,
+    fit_seconds: float,
     *,
     num_rounds: int,
     target_correct: int | None,
@@ -366,7 +380,7 @@ def _finish_round(
         state, batch = jax.block_until_ready(ask(loop, state, inputs))
         state = keep(tell(state, batch.indices, oracle(data, batch.indices)), learned)
     clock.append(time.perf_counter())
-    seconds = Seconds(0.0, *(end - start for start, end in pairwise(clock)))
+    seconds = Seconds(fit_seconds, *(end - start for start, end in pairwise(clock)))
     return state, Round(index, num_labelled, evaluation, batch), seconds
 
 

@@ -49,6 +49,9 @@ class FactoredModule(nn.Module):
 
     and the layer that comes next is linear in its input channels (see `Conv` with `masks`). So
     all before the first mask is computed once, and that layer once for each channel.
+
+    In training it is applied to a whole minibatch: its dropout must draw a mask for each point
+    there, as `nn.Dropout` does (unless the first axis is among its `broadcast_dims`).
     """
 
     def masks(self) -> Any:
@@ -71,7 +74,7 @@ def flax_model(module: nn.Module) -> Model:
     Args:
       module: its dropout draws from the rng collection "dropout". (A linen mask depends on the
         name of its module: renaming a layer changes the posterior samples.) A `FactoredModule`
-        gives the fast `draw`.
+        gives a faster `Model`.
     """
 
     def init(key: Key, x: Array) -> Params:
@@ -103,8 +106,9 @@ def flax_model(module: nn.Module) -> Model:
 
         return networks
 
-    is_factored = isinstance(module, FactoredModule)
-    return Model(init, apply, apply_each, draw if is_factored else None)
+    if isinstance(module, FactoredModule):
+        return Model(init, apply, apply_each, draw)
+    return Model(init, apply)
 
 
 class MLP(nn.Module):

@@ -29,11 +29,14 @@ class Learner(NamedTuple):
         `validation.num_examples` of 0 means that there is none.
       sample: `sample(key, state, x, num_samples) -> log_probs [N, K, C]`. Sample k is the same
         function for every point, and depends on the key only: not on how x was cut into calls.
+      warm_start: whether the loop hands `fit` the state after the last round, instead of a new
+        one from `init`.
     """
 
     init: Callable[[Key, Array], Any]
     fit: Callable[[Key, Any, Labelled, Labelled], Any]
     sample: Callable[[Key, Any, Array, int], Array]
+    warm_start: bool = False
 
 
 class Recipe(NamedTuple):
@@ -56,8 +59,7 @@ class Recipe(NamedTuple):
       ema_decay: the result is the exponential moving average of the parameters over the steps,
         with this decay; 0 is the last step's.
       warm_start: go on from the parameters of the round before, instead of new ones; Adam and the
-        average start anew. (The loop keeps them when it is given some to start with: see
-        `loop.init`.)
+        average start anew.
     """
 
     name: str
@@ -76,8 +78,8 @@ class Recipe(NamedTuple):
 #: Source: Kirsch, van Amersfoort, Gal (2019), section 4.2 and their published code.
 PAPER = Recipe("paper")
 
-#: Fewer labels: small deformations, a fixed number of steps, and no labels for validation. Chosen
-#: on training images of MNIST (`experiments/choose_recipe.py`).
+#: Fewer labels: small deformations, a fixed number of steps, and no labels for validation. What
+#: decided each is in `experiments/README.md`.
 AUGMENTED = Recipe(
     "augmented",
     batch_size=32,
@@ -108,6 +110,7 @@ def mc_dropout_learner(model: Model, recipe: Recipe) -> Learner:
         init=jax.jit(lambda key, x: model.init(key, x[:1])),
         fit=jax.jit(partial(_fit, model, recipe)),
         sample=sample,
+        warm_start=recipe.warm_start,
     )
 
 
@@ -151,7 +154,7 @@ def ensemble_learner(learner: Learner, num_networks: int) -> Learner:
         )  # [E, N, K / E, C]
         return jnp.moveaxis(log_probs, 0, 1).reshape(len(x), num_samples, -1)
 
-    return Learner(init, fit, sample)
+    return Learner(init, fit, sample, learner.warm_start)
 
 
 class _Training(NamedTuple):

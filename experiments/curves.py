@@ -6,6 +6,7 @@ folders under `--runs`, so that the same command again continues where it was in
 
 import argparse
 import csv
+import datetime
 import math
 import shlex
 import subprocess
@@ -28,7 +29,12 @@ ACCURACIES = (0.9, 0.95)
 #: What is used here of the published logs of the paper (github.com/BlackHC/BatchBALD).
 PAPER_TRIALS = HERE / "paper_trials.csv"
 
-COLOURS = {"batchbald": "C0", "bald": "C1", "random": "0.45"}
+COLOURS = {
+    "batchbald": "C0",
+    "bald": "C1",
+    "random": "0.45",
+    "batchbald, warm start": "C2",
+}
 
 Runs = dict[str, list[Line]]
 
@@ -40,6 +46,7 @@ def main(
     *,
     paper: dict[str, str] | None = None,
     notes: Sequence[str] = (),
+    at: Sequence[int] = (50, 100, 150, 200),
     draw=None,
 ) -> None:
     """Run what is left, and write `results/NAME/{README.md,curves.png,trials.csv}`.
@@ -50,6 +57,7 @@ def main(
       runs: for each run's name, options of `bbald run`.
       paper: for each label, the name of a run of the paper's, to be shown beside ours.
       notes: paragraphs that say what is seen.
+      at: labels at which the accuracy is tabulated.
       draw: `draw(figure, ours, theirs)`; by default all curves in one panel.
     """
     name = Path(script).stem
@@ -91,15 +99,23 @@ def main(
         f"Made by `python experiments/{name}.py`, which runs:",
         "```\n" + "\n".join(shown) + "\n```",
         "![Test accuracy against labels acquired: medians and quartiles](curves.png)",
-        summary({**ours, **theirs}),
+        summary({**ours, **theirs}, at),
         "Labels acquired (the initial ones not counted) until a test accuracy is first reached: "
-        "25 % / 50 % / 75 % quartiles over the trials, each one of the trials (inverted CDF). "
-        "Accuracies and seconds are medians; a round's seconds are those of fitting, of the "
-        "predictions for test set and pool, and of the selection. Every trial that was run is in "
+        "25 % / 50 % / 75 % quartiles over the trials, each one of the trials (inverted CDF: of 3 "
+        "trials all, of 6 the second, third and fifth); > where the run ended before. Accuracies "
+        "at so many labels are such medians too. Every trial that was run is in "
         "[trials.csv](trials.csv).",
         *notes,
-        reporting.machine("bbald_jax", "jax", "flax", "optax"),
+        _environment([arguments.runs / _folder(run) for run in runs]),
     )
+
+
+def _environment(folders: Sequence[Path]) -> str:
+    """Versions and device with which the runs were started."""
+    (there, *others) = [results.read_environment(folder) for folder in folders]
+    assert all(other == there for other in others), "the runs were made in different environments"
+    versions = ", ".join(f"{name} {version}" for name, version in there["versions"].items())
+    return f"Run on {there['device']}, {datetime.date.today()}: {versions}."
 
 
 def has_gpu() -> bool:
@@ -110,7 +126,7 @@ def has_gpu() -> bool:
 def pool_note(pool: dict[str, int]) -> str:
     """What the pool of these runs is."""
     if not pool:
-        return "Pool: all training images but the validation set."
+        return "Pool: all training images but those that the recipe validates on."
     return (
         f"Pool: {pool['pool_size']:,} random training points, another sample in every trial (the "
         "paper's pool is all of them)."
@@ -142,8 +158,6 @@ def paper_lines(run: str) -> list[Line]:
                 "num_correct": round(accuracy * num_test),
                 "num_test": num_test,
                 "accuracy": accuracy,
-                "seconds_fit": float(row["train_seconds"] or "nan"),
-                "seconds_select": float(row["acquire_seconds"] or "nan"),
                 "is_last": True,
             }
         )
@@ -152,8 +166,9 @@ def paper_lines(run: str) -> list[Line]:
 
 def labels_cell(lines: list[Line], accuracy: float) -> str:
     """Quartiles over the trials; one number where they are the same."""
+    most = max(line["num_acquired"] for line in lines)
     counts = [
-        "never" if math.isinf(count) else f"{count:.0f}"
+        f"> {most}" if math.isinf(count) else f"{count:.0f}"
         for count in report.quartiles(report.labels_needed(lines, accuracy))
     ]
     return counts[0] if len(set(counts)) == 1 else " / ".join(counts)
@@ -169,29 +184,22 @@ def curve(lines: list[Line]) -> tuple[list[int], np.ndarray]:
     return acquired, report.quartiles([[trial[n] for n in acquired] for trial in trials])
 
 
-def summary(runs: Runs, at: Sequence[int] = (50, 100, 150, 200)) -> str:
-    """One row a run: labels needed, accuracy on the way, seconds a round."""
+def summary(runs: Runs, at: Sequence[int]) -> str:
+    """One row a run: labels needed, and accuracy on the way."""
     rows = []
     for name, lines in runs.items():
         acquired, (_, median, _) = curve(lines)
         at_labels = dict(zip(acquired, median, strict=True))
-        parts = [
-            float(np.nanmedian([line[f"seconds_{part}"] for line in lines]))
-            for part in ("fit", "predict", "select")
-            if f"seconds_{part}" in lines[0]
-            and not np.isnan([line[f"seconds_{part}"] for line in lines]).all()
-        ]
         rows.append(
             [
                 name,
                 len(report.by_trial(lines)),
                 *(labels_cell(lines, accuracy) for accuracy in ACCURACIES),
                 *(f"{at_labels[n]:.2%}" if n in at_labels else "" for n in at),
-                " + ".join(f"{part:.1f}" for part in parts),
             ]
         )
     header = ["run", "trials", *(f"labels to {a:.0%}" for a in ACCURACIES)]
-    return reporting.table([*header, *(f"at {n}" for n in at), "seconds a round"], rows)
+    return reporting.table([*header, *(f"at {n}" for n in at)], rows)
 
 
 def draw_curve(axes: Axes, name: str, lines: list[Line], *, style: str = "-", colour=None) -> None:

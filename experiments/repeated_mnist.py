@@ -22,7 +22,7 @@ RUNS = {name: {**OPTIONS, "acquisition": name} for name in ("batchbald", "bald",
 PAPER = {
     "paper: batchbald": "rmnist_w_noise_multibald_bald_k10_b10",
     "paper: bald": "rmnist_w_noise_independent_bald_k10_b10",
-    "paper: random": "rmnist_w_noise_independent_random_k10_b5",
+    "paper: random (5 a round)": "rmnist_w_noise_independent_random_k10_b5",
 }
 
 if __name__ == "__main__":

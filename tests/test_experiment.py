@@ -282,6 +282,27 @@ def test_trials_run_together_take_turns_and_continue(
         assert in_order == sorted(whole, key=lambda line: (line["trial"], line["round"]))
 
 
+def test_as_many_trials_run_together_as_half_of_the_memory_holds(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    def sizes(num_trials: int, memory: float | None) -> int:
+        config = dataclasses.replace(CONFIG, num_trials=num_trials)
+        loop = experiment.make_loop(config, digits)
+        splits = [experiment.split(config, digits, trial) for trial in range(num_trials)]
+        monkeypatch.setattr(experiment, "_accelerator_bytes", lambda: memory)
+        return experiment._num_together(config, digits, loop, splits)
+
+    assert sizes(6, None) == 1  # a CPU
+    assert sizes(6, 1) == 1
+    assert sizes(6, 1 << 40) == 6
+    data = experiment._gather(digits, *experiment.split(CONFIG, digits, 0))
+    num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(data))
+    # Data alone would let 24 of 30 in; the network's fit needs memory too. Groups are equal.
+    size = sizes(30, 48 * num_bytes)
+    assert 1 < size < 24
+    assert size == -(-30 // -(-30 // size))
+
+
 def test_every_trial_has_a_key_of_its_own_that_is_recorded(tmp_path: Path, expected: list[Line]):
     keys = {tuple(line["trial_key"]) for line in expected}
     assert keys == {tuple(jax.random.key_data(jax.random.fold_in(jax.random.key(0), 0)).tolist())}

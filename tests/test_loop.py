@@ -271,6 +271,7 @@ def test_trials_run_together_continue_and_end_one_by_one(loop: Loop, data: Data,
 COUNTING = GUESSING._replace(
     init=lambda key, x: jnp.int32(0),
     fit=lambda key, state, labelled, validation: state + 1,
+    warm_start=True,
 )
 
 
@@ -285,8 +286,17 @@ def test_a_warm_start_goes_on_from_the_round_before(data: Data):
     assert stepped.learned == 6
 
 
+def test_a_warm_start_and_its_state_belong_together(data: Data):
+    cold = make_loop(acquisitions.random, COUNTING._replace(warm_start=False))
+    warm = make_loop(acquisitions.random, COUNTING)
+    with pytest.raises(ValueError, match=r"warm_start is True; pass learned=learner.init"):
+        loops.fit(warm, initial_state(data), data)
+    with pytest.raises(ValueError, match=r"warm_start is False; pass no learned="):
+        loops.fit(cold, initial_state(data)._replace(learned=jnp.int32(5)), data)
+
+
 def test_without_a_warm_start_nothing_is_kept(data: Data):
-    loop = make_loop(acquisitions.random, COUNTING)
+    loop = make_loop(acquisitions.random, COUNTING._replace(warm_start=False))
     states, _ = drive(loop, initial_state(data), data)
     assert all(state.learned is None for state in states)
     assert loops.fit(loop, states[-1], data) == 1
@@ -398,7 +408,7 @@ def test_targets_that_are_required_and_missing_are_asked_for(data: Data):
 def traced_once(loop: Loop) -> Loop:
     """The same, with chex counting how often each function is traced."""
     chex.clear_trace_counter()
-    init, fit, sample = loop.learner
+    init, fit, sample, _ = loop.learner
     return loop._replace(
         learner=Learner(
             jax.jit(chex.assert_max_traces(lambda key, x: init(key, x), n=1)),

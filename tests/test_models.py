@@ -166,10 +166,11 @@ def test_dense_dropout_drops_units(dropouts):
     np.testing.assert_allclose(after, 2 * before * is_kept, rtol=1e-6)
 
 
-def test_each_point_by_a_function_of_its_own(network):
-    model, params, x = network
+def test_each_point_by_a_function_of_its_own():
+    model = flax_model(PaperCNN(3))
+    x = jnp.broadcast_to(jax.random.normal(KEY, (16, 16, 1)), (9, 16, 16, 1))
+    params = model.init(KEY, x)
     assert model.apply_each is not None
-    x = jnp.broadcast_to(x[0], x.shape)
     apply_each = jax.jit(model.apply_each)
     logits = apply_each(params, x, KEY)
     assert logits.shape == (9, 3)
@@ -246,5 +247,7 @@ def test_an_ensemble_is_drawn_together(name: str):
 
 def test_only_a_factored_module_draws_together():
     assert flax_model(PaperCNN(3)).draw is not None
-    assert flax_model(MLP(3)).draw is None
-    assert flax_model(OwnNet()).draw is None
+    # Of another module nobody knows that it draws a mask for each point of a minibatch.
+    for module in (MLP(3), OwnNet()):
+        model = flax_model(module)
+        assert model.draw is model.apply_each is None

@@ -174,3 +174,19 @@ def test_chunks_keep_the_dtype():
     out = map_chunks(lambda points: points[:, 0].astype(jnp.int32), x, chunk_size=2)
     assert out.dtype == jnp.int32
     assert out.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("num_samples", [3, 300])
+def test_an_accelerator_computes_the_same_in_larger_pieces(
+    monkeypatch: pytest.MonkeyPatch, num_samples: int
+):
+    # What it runs differently (all networks at once, XLA's own convolution) runs here too.
+    x = jax.random.normal(KEY, (NUM_POINTS, 16, 16, 1))
+    factored = flax_model(PaperCNN(NUM_CLASSES))
+    params = factored.init(KEY, x[:1])
+    for model in (factored, factored._replace(draw=None)) if num_samples == 3 else (factored,):
+        results = []
+        for backend in ("cpu", "gpu"):
+            monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+            results.append(sample_mc_dropout(KEY, model, params, x, num_samples=num_samples))
+        np.testing.assert_allclose(*results, atol=1e-4)

@@ -92,7 +92,11 @@ def main(
     (draw or draw_together)(figure, ours, theirs)
     figure.savefig(arguments.output / "curves.png", dpi=130)
     _write_trials(arguments.output / "trials.csv", ours)
-    shown = [shlex.join(["bbald", *command]) for command in commands.values()]
+    # In the report the default folders, whatever `--runs` is.
+    shown = [
+        shlex.join(["bbald", *command[:-1], f"results/{name}/{_folder(run)}"])
+        for run, command in commands.items()
+    ]
     reporting.write(
         arguments.output / "README.md",
         f"# {title}",

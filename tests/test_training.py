@@ -245,7 +245,7 @@ class Spy(NamedTuple):
     """A model that remembers how it is used."""
 
     model: Model
-    #: The points and the logits of every minibatch `[batch_size, ...]`.
+    #: The points trained on and their logits: each point, or each minibatch, with a leading axis.
     minibatches: list[tuple[np.ndarray, np.ndarray]]
     #: The parameters that were tried on the validation points, once an epoch.
     validated: list
@@ -287,9 +287,14 @@ def fit_spied(
 @pytest.mark.parametrize("has_each", [True, False])
 def test_every_example_of_every_step_has_its_own_mask(has_each: bool):
     # One example and parameters that stay: only the mask can change its logits.
-    model = flax_model(MLP(toy.NUM_CLASSES, hidden=(256,), dropout_rate=0.5))
-    if not has_each:
-        model = model._replace(apply_each=None)
+    module = MLP(toy.NUM_CLASSES, hidden=(256,), dropout_rate=0.5)
+    model = flax_model(module)
+    if has_each:
+        model = model._replace(
+            apply_each=lambda params, x, key: module.apply(
+                params, x, deterministic=False, rngs={"dropout": key}
+            )
+        )
     recipe = toy.RECIPE._replace(max_epochs=3, learning_rate=0.0)
     x, y = toy.blobs(1, 1)
     initial = model.init(KEY, x)
@@ -308,7 +313,8 @@ def test_without_validation_points_it_runs_to_the_last_epoch(initial):
     last = spy.validated[-1]
     assert_trees_equal(params, last)
     spy, params = fit_spied(recipe, initial, examples, toy.nothing())
-    assert len(spy.minibatches) == recipe.steps_per_epoch * 7
+    num_trained_on = sum(len(x) for x, _ in spy.minibatches)
+    assert num_trained_on == recipe.batch_size * recipe.steps_per_epoch * 7
     assert_trees_equal(params, last)
 
 
@@ -374,7 +380,7 @@ def test_every_example_of_every_step_is_deformed_in_its_own_way():
     x, y = images(1)
     none = Labelled(jnp.zeros((0, 6, 5, 1)), jnp.zeros(0, jnp.int32), jnp.int32(0))
     spy, _ = fit_spied(recipe, toy.mlp().init(KEY, x), toy.labelled(x, y), none)
-    seen = np.concatenate([x.reshape(recipe.batch_size, -1) for x, _ in spy.minibatches])
+    seen = np.concatenate([x.reshape(len(x), -1) for x, _ in spy.minibatches])
     assert len(seen) == recipe.batch_size * 4 * 2
     assert len(np.unique(seen, axis=0)) == len(seen)
 

@@ -9,7 +9,7 @@ function. Then both are timed, in turn, each time in a new process: consistent M
 threads, the PyTorch side (`torch_learner.py`) as the paper's code does it, in chunks of several
 sizes; and steps of training on one core. Last, all 60,000 images are sampled once.
 
-Linux only. On 2 quiet cores about 12 minutes and 2 GB, nearly all of it for PyTorch. Other work on
+Linux only. About 8 minutes on 2 quiet cores, most of it for PyTorch. Other work on
 the machine disturbs the ratios, so the report says how much there was. To try the script:
 `--num-images 4 --num-full 64 --num-steps 2 --rounds 1 --repeats 1 --output /tmp/out`.
 """
@@ -280,7 +280,8 @@ def main() -> None:
     reporting.write(
         args.output / "speed.md",
         "# The learner beside PyTorch",
-        "Command: `python experiments/benchmark_learner.py --torch-python PYTHON`.",
+        "Command: `python experiments/benchmark_learner.py --torch-python PYTHON "
+        f"--rounds {args.rounds}`.",
         reporting.machine("bbald_jax", "jax", "flax", "optax", "numpy")
         + f" The other side: torch {checked['version']}, eager.",
         "The network of the BatchBALD paper, MNIST. Both sides are one function: "

@@ -45,7 +45,7 @@ def conv(x: Images, kernel: Kernel) -> Convolved:
 
     On a CPU it has reverse-mode derivatives only.
     """
-    # XLA's own gradients of a convolution are several times slower on a CPU, in a loop more.
+    # XLA's own gradient of a kernel is slow on a CPU, above all in a loop.
     return _conv_cpu(x, kernel) if jax.default_backend() == "cpu" else _conv(x, kernel)
 
 

@@ -44,7 +44,7 @@ def sample_mc_dropout(
     draw = partial(_draw, model.apply)
     if model.draw is not None:
         draw = model.draw
-        if is_cpu:  # all networks at once: more pairs are twice as slow with `PaperCNN`
+        if is_cpu:  # all networks at once, as many pairs as leave their activations small
             chunk_size = max(1, min(8, 300 // num_samples))
     networks = draw(params, keys)
     return map_chunks(

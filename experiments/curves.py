@@ -162,7 +162,6 @@ def paper_lines(run: str) -> list[Line]:
                 "num_correct": round(accuracy * num_test),
                 "num_test": num_test,
                 "accuracy": accuracy,
-                "is_last": True,
             }
         )
     return lines

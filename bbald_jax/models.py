@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bbald_jax.convolution import Conv, max_pool
+from bbald_jax.convolution import Conv, max_pool, max_pool_forward
 from bbald_jax.typing import Key
 
 Params = Any
@@ -183,7 +183,7 @@ class PaperCNN(FactoredModule):
     def apply_masks(self, x: Float[Array, "n h w c"], masks: Any) -> Float[Array, "K n C"]:
         """Logits of images under each of K masks."""
         mask_1, mask_2, mask_3 = masks
-        x = self.conv_2(nn.relu(max_pool(self.conv_1(x))), mask_1)  # [K, n, h, w, 64]
-        x = nn.relu(jax.vmap(max_pool)(x)) * mask_2[:, None, None, None]
+        x = self.conv_2(nn.relu(max_pool_forward(self.conv_1(x))), mask_1)  # [K, n, h, w, 64]
+        x = nn.relu(max_pool_forward(x)) * mask_2[:, None, None, None]
         x = nn.relu(self.dense_1(x.reshape(*x.shape[:2], -1)))
         return self.dense_2(x * mask_3[:, None])

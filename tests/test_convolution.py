@@ -11,7 +11,7 @@ import pytest
 from conftest import temporary_bytes
 from jax import lax
 
-from bbald_jax.convolution import Conv, conv, conv_masked, max_pool
+from bbald_jax.convolution import Conv, conv, conv_masked, max_pool, max_pool_forward
 
 KEY = jax.random.key(0)
 FEATURES = 4
@@ -187,6 +187,17 @@ def test_max_pool_and_its_gradient_are_those_of_flax():
 def test_max_pool_leaves_out_the_rest_of_an_odd_side():
     x = normal(2, 7, 5, 3)
     np.testing.assert_array_equal(max_pool(x), nn.max_pool(x, (2, 2), strides=(2, 2)))
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (3, 2)])
+@pytest.mark.parametrize("size", [(6, 4), (7, 5)])
+def test_max_pool_forward_is_max_pool_under_any_leading_axes(leading, size):
+    x = normal(*leading, *size, 3)
+    each = x.reshape(-1, *size, 3)
+    expected = nn.max_pool(each, (2, 2), strides=(2, 2)).reshape(
+        *leading, *(n // 2 for n in size), 3
+    )
+    np.testing.assert_array_equal(max_pool_forward(x), expected)
 
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.float16, jnp.int32])

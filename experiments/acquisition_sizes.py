@@ -2,24 +2,23 @@
 
     python experiments/acquisition_sizes.py
 
-MNIST by the paper's protocol up to 160 labels, K = 100, from a random pool of 10,000 (on a GPU:
-all). `--num-rounds 1 --num-trials 1 --runs /tmp/runs --output /tmp/out` tries the script.
+MNIST by the paper's protocol up to 120 labels, K = 100, 3 trials each, from a random pool of 10,000
+(on a GPU: all). The runs of size 10 are those of experiment 1, which go on to 250 labels.
+`--num-rounds 1 --num-trials 1 --runs /tmp/runs --output /tmp/out` tries the script.
 """
 
 import curves
+import mnist_paper
 from matplotlib.figure import Figure
 
-POOL = {} if curves.has_gpu() else {"pool_size": 10_000}
-NUM_LABELS, SIZES = 160, (5, 10, 40)
-OPTIONS = {"dataset": "mnist", **POOL, "num_trials": 3}
+NUM_LABELS, SIZES = 120, (5, 10, 40)
+ACQUISITIONS = ("bald", "batchbald")
 RUNS = {
     f"{name} {size}": {
-        **OPTIONS,
-        "acquisition": name,
-        "acquisition_size": size,
-        "num_rounds": NUM_LABELS // size,
+        **mnist_paper.RUNS[name],
+        **({"acquisition_size": size, "num_rounds": NUM_LABELS // size} if size != 10 else {}),
     }
-    for name in ("bald", "batchbald")
+    for name in ACQUISITIONS
     for size in SIZES
 }
 PAPER = {
@@ -31,7 +30,7 @@ PAPER = {
 def draw(figure: Figure, ours: curves.Runs, theirs: curves.Runs) -> None:
     """A panel for each acquisition function."""
     figure.set_size_inches(10, 4.4)
-    for axes, name in zip(figure.subplots(1, 2, sharey=True), ("bald", "batchbald"), strict=True):
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), ACQUISITIONS, strict=True):
         for colour, size in zip(("C2", "C0", "C3"), SIZES, strict=True):
             run = f"{name} {size}"
             curves.draw_curve(axes, f"{size} points a round", ours[run], colour=colour)
@@ -39,6 +38,7 @@ def draw(figure: Figure, ours: curves.Runs, theirs: curves.Runs) -> None:
                 curves.draw_curve(axes, f"paper: {size}", theirs[paper], style="--", colour=colour)
         axes.set_title(name)
         curves.finish(axes)
+        axes.set_xlim(0, NUM_LABELS)
 
 
 if __name__ == "__main__":
@@ -46,10 +46,11 @@ if __name__ == "__main__":
         __file__,
         "Acquisition sizes 5, 10 and 40",
         RUNS,
+        folders={f"{name} 10": f"mnist_paper/{name}" for name in ACQUISITIONS},
         paper=PAPER,
-        at=(40, 80, 120, 160),
+        at=(40, 80, 120),
         notes=[
-            curves.pool_note(POOL),
+            curves.pool_note(mnist_paper.POOL),
             "Compare the accuracies at equal numbers of labels: with small rounds an accuracy is "
             "looked at more often, and so first reached earlier by luck.",
         ],

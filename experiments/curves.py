@@ -1,7 +1,8 @@
 """What the learning-curve experiments share: run `bbald run`, then a table, a figure and a CSV.
 
 A script describes its runs as options of `bbald run`, and calls `main`. The runs leave their
-folders under `--runs`, so that the same command again continues where it was interrupted.
+folders under `--runs`, so that the same command again continues where it was interrupted, and a
+later experiment finds what an earlier one has run.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from bbald_jax import report, results
 from bbald_jax.results import Line
 
 HERE = Path(__file__).parent
+RUNS = Path("results")
 ACCURACIES = (0.9, 0.95)
 #: What is used here of the published logs of the paper (github.com/BlackHC/BatchBALD).
 PAPER_TRIALS = HERE / "paper_trials.csv"
@@ -44,6 +46,7 @@ def main(
     title: str,
     runs: dict[str, dict[str, object]],
     *,
+    folders: dict[str, str] | None = None,
     paper: dict[str, str] | None = None,
     notes: Sequence[str] = (),
     at: Sequence[int] = (50, 100, 150, 200),
@@ -55,6 +58,7 @@ def main(
       script: its `__file__`; NAME is its name.
       title: of the report.
       runs: for each run's name, options of `bbald run`.
+      folders: under `--runs`, of runs that another experiment shares; by default NAME/RUN.
       paper: for each label, the name of a run of the paper's, to be shown beside ours.
       notes: paragraphs that say what is seen.
       at: labels at which the accuracy is tabulated.
@@ -62,7 +66,7 @@ def main(
     """
     name = Path(script).stem
     parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("--runs", type=Path, default=Path("results", name))
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of all runs")
     parser.add_argument("--output", type=Path, default=HERE / "results" / name)
     parser.add_argument("--num-rounds", type=int, help="fewer, to try the script")
     parser.add_argument("--num-trials", type=int, help="fewer, to try the script")
@@ -72,20 +76,20 @@ def main(
         for option in ("num_rounds", "num_trials")
         if (value := getattr(arguments, option)) is not None
     }
-    commands = {
-        run: [
-            "run",
-            *_options({**options, **fewer}),
-            "--output-dir",
-            str(arguments.runs / _folder(run)),
-        ]
-        for run, options in runs.items()
-    }
-    for command in commands.values():
-        print(shlex.join(["bbald", *command]), flush=True)
-        subprocess.run([sys.executable, "-m", "bbald_jax", *command], check=True)
+    below = {run: f"{name}/{run}".replace(", ", "-").replace(" ", "-") for run in runs}
+    below |= folders or {}
 
-    ours = {run: results.read_rounds(arguments.runs / _folder(run)) for run in runs}
+    def command(run: str, root: Path) -> list[str]:
+        options = _options({**runs[run], **fewer})
+        return ["run", *options, "--output-dir", str(root / below[run])]
+
+    for run in runs:
+        print(shlex.join(["bbald", *command(run, arguments.runs)]), flush=True)
+        subprocess.run(
+            [sys.executable, "-m", "bbald_jax", *command(run, arguments.runs)], check=True
+        )
+
+    ours = {run: results.read_rounds(arguments.runs / below[run]) for run in runs}
     theirs = {label: paper_lines(run) for label, run in (paper or {}).items()}
     arguments.output.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
@@ -93,10 +97,7 @@ def main(
     figure.savefig(arguments.output / "curves.png", dpi=130)
     _write_trials(arguments.output / "trials.csv", ours)
     # In the report the default folders, whatever `--runs` is.
-    shown = [
-        shlex.join(["bbald", *command[:-1], f"results/{name}/{_folder(run)}"])
-        for run, command in commands.items()
-    ]
+    shown = [shlex.join(["bbald", *command(run, RUNS)]) for run in runs]
     reporting.write(
         arguments.output / "README.md",
         f"# {title}",
@@ -110,7 +111,7 @@ def main(
         "at so many labels are such medians too. Every trial that was run is in "
         "[trials.csv](trials.csv).",
         *notes,
-        _environment([arguments.runs / _folder(run) for run in runs]),
+        _environment([arguments.runs / below[run] for run in runs]),
     )
 
 
@@ -135,10 +136,6 @@ def pool_note(pool: dict[str, int]) -> str:
         f"Pool: {pool['pool_size']:,} random training points, another sample in every trial (the "
         "paper's pool is all of them)."
     )
-
-
-def _folder(run: str) -> str:
-    return run.replace(", ", "-").replace(" ", "-")
 
 
 def _options(options: dict[str, object]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from rich import box
@@ -62,23 +63,32 @@ def by_trial(lines: list[Line]) -> list[list[Line]]:
     return [[line for line in lines if line["trial"] == trial] for trial in trials]
 
 
+def learning_curve(lines: list[Line]) -> tuple[list[int], np.ndarray]:
+    """Labels acquired, and the quartiles of the test accuracy over the trials of a run.
+
+    Only where every trial was evaluated: a median over fewer would jump.
+    """
+    # A round that could acquire nothing is followed by another with as many labels: the last.
+    trials = [{line["num_acquired"]: line["accuracy"] for line in each} for each in by_trial(lines)]
+    acquired = sorted(set.intersection(*map(set, trials)))
+    return acquired, quartiles([[trial[n] for n in acquired] for trial in trials])
+
+
+def draw_learning_curve(axes: Axes, label: str, lines: list[Line], *style: str, **options) -> None:
+    """Median and quartiles of one run; `style` and `options` are of `Axes.plot`."""
+    acquired, (low, median, high) = learning_curve(lines)
+    (curve,) = axes.plot(acquired, median, *style, label=label, **options)
+    axes.fill_between(acquired, low, high, color=curve.get_color(), alpha=0.15, lw=0)
+
+
 def draw_learning_curves(path: Path, runs: dict[str, list[Line]]) -> None:
     """Test accuracy against labels acquired: median and quartiles over the trials of each run."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, lines in runs.items():
-        trials = by_trial(lines)
-        # Only where every trial was evaluated: a median over fewer would jump.
-        acquired = sorted(
-            set.intersection(*({line["num_acquired"] for line in trial} for trial in trials))
-        )
-        # A round that could acquire nothing is followed by another with as many labels: the last.
-        accuracy_at = [{x["num_acquired"]: x["accuracy"] for x in trial} for trial in trials]
-        low, median, high = quartiles([[trial[n] for n in acquired] for trial in accuracy_at])
-        label = name if len(trials) == 1 else f"{name} ({len(trials)} trials)"
-        (curve,) = axes.plot(acquired, median, marker="o", markersize=3, label=label)
-        if len(trials) > 1:
-            axes.fill_between(acquired, low, high, color=curve.get_color(), alpha=0.2, lw=0)
+        num_trials = len(by_trial(lines))
+        label = name if num_trials == 1 else f"{name} ({num_trials} trials)"
+        draw_learning_curve(axes, label, lines, marker="o", markersize=3)
     axes.set_xlabel("labels acquired (beyond the initial ones)")
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

@@ -10,10 +10,10 @@ again continues where it was interrupted. Writes `results/acquisitions/digits.md
 """
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
+import curves
 import jax
 import numpy as np
 import reporting
@@ -25,7 +25,6 @@ from bbald_jax import experiment, report, results
 from bbald_jax.experiment import Config
 from bbald_jax.results import Line
 
-ACCURACIES = (0.9, 0.95)
 OUTPUT = Path(__file__).parent / "results" / "acquisitions"
 
 #: What each panel of the figure shows; `IN_ALL` are there in every one, to compare with.
@@ -51,15 +50,6 @@ def run(folder: str, **options) -> dict:
         return {"num_rounds": sum(1 for _ in experiment.run(config, Path(folder)))}
 
 
-def labels_cell(lines: list[Line], accuracy: float) -> str:
-    """Median and quartiles over the trials; one number where they are the same."""
-    low, median, high = (
-        "never" if math.isinf(count) else f"{count:.0f}"
-        for count in report.quartiles(report.labels_needed(lines, accuracy))
-    )
-    return median if low == high else f"{median} ({low} to {high})"
-
-
 def median_seconds(lines: list[Line], part: str) -> float:
     """Of the rounds that acquired something; compilation, in one of them, hardly moves a median."""
     return float(np.median([line[f"seconds_{part}"] for line in lines if not line["is_last"]]))
@@ -71,13 +61,8 @@ def draw(path: Path, runs: dict[str, list[Line]]) -> None:
     panels = figure.subplots(1, len(PANELS), sharex=True, sharey=True)
     for axes, (title, names) in zip(panels, PANELS.items(), strict=True):
         for name in (*IN_ALL, *names):
-            trials = report.by_trial(runs[name])
-            acquired = [line["num_acquired"] for line in trials[0]]
-            accuracies = [[line["accuracy"] for line in trial] for trial in trials]
-            low, median, high = report.quartiles(accuracies)
             style, colour = ("--", IN_ALL[name]) if name in IN_ALL else ("-", None)
-            (curve,) = axes.plot(acquired, median, style, color=colour, lw=1.3, label=name)
-            axes.fill_between(acquired, low, high, color=curve.get_color(), alpha=0.12, lw=0)
+            report.draw_learning_curve(axes, name, runs[name], style, color=colour, lw=1.3)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("labels acquired (beyond the initial 20)")
         axes.grid(alpha=0.3)
@@ -127,15 +112,20 @@ def main() -> None:
         f"trials 0 to {args.num_trials - 1} of seed {config.seed}. EPIG's targets: "
         f"{experiment.NUM_TARGETS} points of the pool.",
         "Labels acquired until a test accuracy is first reached, the initial ones not counted: "
-        f"median (quartiles) over {args.num_trials} trials. Seconds a round, medians: of the "
-        "selection alone, and of the predictions it requires."
-        + (f" {reporting.quietness(fresh)}" if fresh else ""),
+        f"25 % / 50 % / 75 % quartiles over {args.num_trials} trials, one number where they are "
+        "the same; > where the run ended before. Seconds a round, medians: of the selection alone, "
+        "and of the predictions it requires." + (f" {reporting.quietness(fresh)}" if fresh else ""),
         reporting.table(
-            ["acquisition", *(f"labels to {a:.0%}" for a in ACCURACIES), "select s", "predict s"],
+            [
+                "acquisition",
+                *(f"labels to {a:.0%}" for a in curves.ACCURACIES),
+                "select s",
+                "predict s",
+            ],
             [
                 [
                     f"`{name}`",
-                    *(labels_cell(lines, accuracy) for accuracy in ACCURACIES),
+                    *(curves.labels_cell(lines, accuracy) for accuracy in curves.ACCURACIES),
                     median_seconds(lines, "select"),
                     median_seconds(lines, "predict"),
                 ]

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 import reporting
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -120,7 +119,7 @@ def _environment(folders: Sequence[Path]) -> str:
     (there, *others) = [results.read_environment(folder) for folder in folders]
     assert all(other == there for other in others), "the runs were made in different environments"
     versions = ", ".join(f"{name} {version}" for name, version in there["versions"].items())
-    return f"Run on {there['device']}, {datetime.date.today()}: {versions}."
+    return f"Run on {there['device']}: {versions}. Report of {datetime.date.today()}."
 
 
 def has_gpu() -> bool:
@@ -174,21 +173,11 @@ def labels_cell(lines: list[Line], accuracy: float) -> str:
     return counts[0] if len(set(counts)) == 1 else " / ".join(counts)
 
 
-def curve(lines: list[Line]) -> tuple[list[int], np.ndarray]:
-    """Labels acquired, and the quartiles of the accuracy, where every trial was evaluated."""
-    trials = [
-        {line["num_acquired"]: line["accuracy"] for line in trial}
-        for trial in report.by_trial(lines)
-    ]
-    acquired = sorted(set.intersection(*map(set, trials)))
-    return acquired, report.quartiles([[trial[n] for n in acquired] for trial in trials])
-
-
 def summary(runs: Runs, at: Sequence[int]) -> str:
     """One row a run: labels needed, and accuracy on the way."""
     rows = []
     for name, lines in runs.items():
-        acquired, (_, median, _) = curve(lines)
+        acquired, (_, median, _) = report.learning_curve(lines)
         at_labels = dict(zip(acquired, median, strict=True))
         rows.append(
             [
@@ -203,13 +192,9 @@ def summary(runs: Runs, at: Sequence[int]) -> str:
 
 
 def draw_curve(axes: Axes, name: str, lines: list[Line], *, style: str = "-", colour=None) -> None:
-    """Median and quartiles of one run."""
-    acquired, (low, median, high) = curve(lines)
-    num_trials = len(report.by_trial(lines))
-    (line,) = axes.plot(
-        acquired, median, style, color=colour, lw=1.4, label=f"{name} ({num_trials} trials)"
-    )
-    axes.fill_between(acquired, low, high, color=line.get_color(), alpha=0.15, lw=0)
+    """One run, with its number of trials."""
+    label = f"{name} ({len(report.by_trial(lines))} trials)"
+    report.draw_learning_curve(axes, label, lines, style, color=colour, lw=1.4)
 
 
 def finish(axes: Axes, *, lowest: float = 0.6) -> None:

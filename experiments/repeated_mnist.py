@@ -15,7 +15,7 @@ OPTIONS = {
     "dataset": "repeated-mnist",
     **POOL,
     "num_samples": 10,
-    "num_rounds": 20,
+    "num_rounds": 15,
     "num_trials": 3,
 }
 RUNS = {name: {**OPTIONS, "acquisition": name} for name in ("batchbald", "bald", "random")}

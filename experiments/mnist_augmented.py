@@ -34,5 +34,6 @@ if __name__ == "__main__":
         "MNIST with the recipe `augmented`",
         RUNS,
         paper=PAPER,
+        at=(30, 60, 90, 120, 180),
         notes=[curves.pool_note(POOL)],
     )

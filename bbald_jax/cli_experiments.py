@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bbald_jax import experiment, report, results
 from bbald_jax.acquisition import catalogue
+from bbald_jax.config import Config, ConfigError
 from bbald_jax.console import POSITIVE, SEED, Refused, make_console
 from bbald_jax.datasets import (
     DATASETS,
@@ -20,7 +21,6 @@ from bbald_jax.datasets import (
     DatasetUnavailableError,
     load_dataset,
 )
-from bbald_jax.experiment import Config, ConfigError
 from bbald_jax.results import Line, ResultsError
 from bbald_jax.training import RECIPES
 

@@ -1,6 +1,5 @@
 """A configured experiment on disk: data set, trials, and a folder from which it can continue."""
 
-import dataclasses
 import importlib.metadata
 import math
 import platform
@@ -9,56 +8,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from bbald_jax import checkpoint, results
 from bbald_jax import loop as loops
 from bbald_jax.acquisition import catalogue
+from bbald_jax.config import Config, trial_key
 from bbald_jax.datasets import Dataset, load_dataset
 from bbald_jax.loop import Data, Loop, LoopState, Round
 from bbald_jax.models import MLP, PaperCNN, flax_model
-from bbald_jax.pool import Labelled
 from bbald_jax.results import Line
+from bbald_jax.splits import Split, gather, split, targets
 from bbald_jax.training import RECIPES, mc_dropout_learner
-from bbald_jax.typing import Key
-
-#: Points of the pool that stand for the inputs to be predicted, where an acquisition function asks
-#: for targets (EPIG). A mean over 500 has a standard error of 1/22 of the standard deviation
-#: between targets.
-NUM_TARGETS = 500
-
-
-class ConfigError(ValueError):
-    """A configuration that its data set cannot serve; the message names the option and the fix."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Everything that decides the result of an experiment; `bbald run --help` explains each."""
-
-    dataset: str = "digits"
-    acquisition: str = "batchbald"
-    acquisition_size: int = 10
-    num_samples: int = 100
-    num_configurations: int = 10_000
-    num_rounds: int = 10
-    target_accuracy: float | None = None
-    initial_per_class: int = 2
-    pool_size: int | None = None
-    num_repeats: int = 3
-    noise: float = 0.1
-    recipe: str = "paper"
-    seed: int = 0
-    num_trials: int = 1
-
-
-class Split(NamedTuple):
-    """Indices into a data set's training points: the pool, and the validation set."""
-
-    pool: np.ndarray
-    validation: np.ndarray
 
 
 def environment() -> Line:
@@ -137,14 +98,14 @@ class _Trial(NamedTuple):
 
 
 def _start(config: Config, dataset: Dataset, loop: Loop, trial: int, splits: list[Split]) -> _Trial:
-    data = _gather(dataset, *splits[trial])
+    data = gather(dataset, *splits[trial])
     if "target_log_probs" in loop.acquisition.requires:
-        data = data._replace(x_target=data.x[_targets(config, trial, len(data.y))])
+        data = data._replace(x_target=data.x[targets(config, trial, len(data.y))])
     learned = None
     if loop.learner.warm_start:
-        learned = loop.learner.init(_trial_key(config, trial, "warm start"), data.x)
+        learned = loop.learner.init(trial_key(config, trial, "warm start"), data.x)
     state = loops.init(
-        _trial_key(config, trial, "run"),
+        trial_key(config, trial, "run"),
         data.y,
         num_classes=dataset.num_classes,
         initial_per_class=config.initial_per_class,
@@ -222,85 +183,6 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
     )
 
 
-def split(config: Config, dataset: Dataset, trial: int) -> Split:
-    """The random parts of the training points that a trial uses.
-
-    Never more than a sixth of the images is set apart for validation. A repeated image goes into
-    the pool with all its copies, or not at all.
-
-    Raises:
-      ConfigError: the data set is too small for the configuration.
-    """
-    num_images = len(dataset.y_train) // dataset.num_repeats
-    num_validation = min(RECIPES[config.recipe].num_validation, num_images // 6)
-    images = jax.random.permutation(_trial_key(config, trial, "split"), num_images)
-    validation, rest = np.split(np.asarray(images), [num_validation])
-    in_pool = np.sort(rest[: _num_pool_images(config, dataset, len(rest))])
-    # Copy r of image i has index r * num_images + i.
-    pool = (np.arange(dataset.num_repeats)[:, None] * num_images + in_pool).ravel()
-
-    counts = np.bincount(dataset.y_train[pool], minlength=dataset.num_classes)
-    if counts.min() < config.initial_per_class:
-        raise ConfigError(
-            f"--initial-per-class {config.initial_per_class}: the pool of {len(pool)} points has "
-            f"only {counts.min()} of class {counts.argmin()}; lower it, or raise --pool-size."
-        )
-    return Split(pool, validation)
-
-
-def _targets(config: Config, trial: int, num_points: int) -> Int[Array, "T"]:
-    """Which points of the pool are targets, labelled or not: the same in every round of a trial.
-
-    EPIG wants samples from the distribution of the inputs to be predicted. A random part of the
-    pool is that, as the test points come from the same data set; its labels are not looked at.
-    """
-    key = _trial_key(config, trial, "targets")
-    return jax.random.permutation(key, num_points)[:NUM_TARGETS]
-
-
-_PURPOSES = ("split", "run", "targets", "warm start")
-
-
-def _trial_key(config: Config, trial: int, purpose: str | None = None) -> Key:
-    """Everything random in a trial comes from `fold_in(key(seed), trial)`."""
-    key = jax.random.fold_in(jax.random.key(config.seed), trial)
-    return key if purpose is None else jax.random.fold_in(key, _PURPOSES.index(purpose))
-
-
-def _gather(dataset: Dataset, pool: np.ndarray, validation: np.ndarray) -> Data:
-    return Data(
-        x=jnp.asarray(dataset.x_train[pool]),
-        y=jnp.asarray(dataset.y_train[pool]),
-        validation=Labelled(
-            jnp.asarray(dataset.x_train[validation]),
-            jnp.asarray(dataset.y_train[validation]),
-            jnp.int32(len(validation)),
-        ),
-        x_test=jnp.asarray(dataset.x_test),
-        y_test=jnp.asarray(dataset.y_test),
-    )
-
-
-def _num_pool_images(config: Config, dataset: Dataset, num_left: int) -> int:
-    """How many images, of those left after validation, go into the pool."""
-    if config.pool_size is None:
-        return num_left
-    most = num_left * dataset.num_repeats
-    if config.pool_size > most:
-        raise ConfigError(
-            f"--pool-size {config.pool_size}: {dataset.name} has {most} points for the pool; lower "
-            "it, or leave it out to take them all."
-        )
-    num_images, rest = divmod(config.pool_size, dataset.num_repeats)
-    if rest or num_images == 0:
-        raise ConfigError(
-            f"--pool-size {config.pool_size}: a pool of repeated images holds all "
-            f"{dataset.num_repeats} copies of each; take a multiple, such as "
-            f"{max(num_images, 1) * dataset.num_repeats}."
-        )
-    return num_images
-
-
 def _line(config: Config, trial: _Trial, measured: Round, *, num_classes: int) -> Line:
     """One round as plain Python values, its indices those of the data set's training points."""
     num_test = len(trial.data.y_test)
@@ -308,7 +190,7 @@ def _line(config: Config, trial: _Trial, measured: Round, *, num_classes: int) -
     num_correct = int(measured.evaluation.num_correct)
     line = {
         "trial": trial.number,
-        "trial_key": jax.random.key_data(_trial_key(config, trial.number)).tolist(),
+        "trial_key": jax.random.key_data(trial_key(config, trial.number)).tolist(),
         "round": int(measured.round),
         "num_labelled": num_labelled,
         "num_acquired": num_labelled - config.initial_per_class * num_classes,

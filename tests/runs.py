@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bbald_jax import results
-from bbald_jax.experiment import Config
+from bbald_jax.config import Config
 from bbald_jax.results import Line
 
 

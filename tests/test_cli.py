@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bbald_jax import cli, datasets, experiment, results
+from bbald_jax.config import Config
 from bbald_jax.datasets import DatasetUnavailableError
-from bbald_jax.experiment import Config
 from bbald_jax.results import Line
 
 RUN_OPTIONS = {param.opts[0]: param for param in cli.run.params if isinstance(param, click.Option)}

@@ -19,9 +19,9 @@ import toy
 from click.testing import CliRunner, Result
 from runs import lines_of, options, without_seconds
 
-from bbald_jax import cli, datasets, experiment, report, results
+from bbald_jax import cli, datasets, experiment, report, results, splits
+from bbald_jax.config import Config, ConfigError
 from bbald_jax.datasets import Dataset
-from bbald_jax.experiment import Config, ConfigError
 from bbald_jax.results import Line
 from bbald_jax.training import Learner
 
@@ -111,14 +111,14 @@ def test_indices_are_those_of_the_data_set(expected: list[Line], digits: Dataset
     classes = [c for line in expected for c in line["classes"]]
     assert digits.y_train[indices].tolist() == classes
     assert len(set(indices)) == len(indices) == 15
-    split = experiment.split(CONFIG, digits, trial=0)
+    split = splits.split(CONFIG, digits, trial=0)
     assert set(indices) <= set(split.pool.tolist())
     assert not set(indices) & set(split.validation.tolist())
 
 
 def test_the_arrays_of_a_run_are_the_points_of_the_split(digits: Dataset):
-    pool, validation = experiment.split(CONFIG, digits, trial=0)
-    data = experiment._gather(digits, pool, validation)
+    pool, validation = splits.split(CONFIG, digits, trial=0)
+    data = splits.gather(digits, pool, validation)
     for array, there in (
         (data.x, digits.x_train[pool]),
         (data.y, digits.y_train[pool]),
@@ -134,9 +134,9 @@ def test_the_arrays_of_a_run_are_the_points_of_the_split(digits: Dataset):
 def test_targets_are_a_part_of_the_pool_that_seed_and_trial_decide(digits: Dataset):
     def targets(num_points: int = 1000, seed: int = 0, trial: int = 0) -> list[int]:
         config = dataclasses.replace(CONFIG, acquisition="epig", seed=seed)
-        return experiment._targets(config, trial, num_points).tolist()
+        return splits.targets(config, trial, num_points).tolist()
 
-    assert len(set(targets())) == len(targets()) == experiment.NUM_TARGETS == 500
+    assert len(set(targets())) == len(targets()) == splits.NUM_TARGETS == 500
     assert targets() == targets()
     assert len({tuple(x) for x in (targets(), targets(trial=1), targets(seed=1))}) == 3
     assert sorted(targets(num_points=30)) == list(range(30))
@@ -288,14 +288,14 @@ def test_as_many_trials_run_together_as_half_of_the_memory_holds(
     def sizes(num_trials: int, memory: float | None) -> int:
         config = dataclasses.replace(CONFIG, num_trials=num_trials)
         loop = experiment.make_loop(config, digits)
-        splits = [experiment.split(config, digits, trial) for trial in range(num_trials)]
+        its_splits = [splits.split(config, digits, trial) for trial in range(num_trials)]
         monkeypatch.setattr(experiment, "_accelerator_bytes", lambda: memory)
-        return experiment._num_together(config, digits, loop, splits)
+        return experiment._num_together(config, digits, loop, its_splits)
 
     assert sizes(6, None) == 1  # a CPU
     assert sizes(6, 1) == 1
     assert sizes(6, 1 << 40) == 6
-    data = experiment._gather(digits, *experiment.split(CONFIG, digits, 0))
+    data = splits.gather(digits, *splits.split(CONFIG, digits, 0))
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(data))
     # Data alone would let 24 of 30 in; the network's fit needs memory too. Groups are equal.
     size = sizes(30, 48 * num_bytes)
@@ -427,7 +427,7 @@ def repeated(digits: Dataset) -> Dataset:
 @pytest.mark.parametrize("pool_size", [None, 300])
 def test_repeated_images_go_into_the_pool_with_all_their_copies(repeated: Dataset, pool_size: int):
     num_images = len(repeated.y_train) // REPEATS
-    split = experiment.split(dataclasses.replace(CONFIG, pool_size=pool_size), repeated, trial=0)
+    split = splits.split(dataclasses.replace(CONFIG, pool_size=pool_size), repeated, trial=0)
     images, counts = np.unique(split.pool % num_images, return_counts=True)
     assert set(counts) == {REPEATS}
     assert len(set(split.pool.tolist())) == len(split.pool) == REPEATS * len(images)
@@ -440,7 +440,7 @@ def test_repeated_images_go_into_the_pool_with_all_their_copies(repeated: Datase
 def test_the_split_comes_from_seed_and_trial(digits: Dataset):
     config = dataclasses.replace(CONFIG, pool_size=100)
     pools = [
-        experiment.split(dataclasses.replace(config, seed=seed), digits, trial).pool.tolist()
+        splits.split(dataclasses.replace(config, seed=seed), digits, trial).pool.tolist()
         for seed, trial in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
     assert pools[0] == pools[1]
@@ -450,7 +450,7 @@ def test_the_split_comes_from_seed_and_trial(digits: Dataset):
 
 def test_a_smaller_pool_keeps_the_validation_set(digits: Dataset):
     small, whole = (
-        experiment.split(dataclasses.replace(CONFIG, pool_size=size), digits, trial=0)
+        splits.split(dataclasses.replace(CONFIG, pool_size=size), digits, trial=0)
         for size in (100, None)
     )
     assert small.validation.tolist() == whole.validation.tolist()
@@ -473,13 +473,13 @@ def test_what_the_data_set_cannot_serve_is_refused(
 ):
     config = dataclasses.replace(CONFIG, **changes)
     with pytest.raises(ConfigError) as caught:
-        experiment.split(config, repeated if repeats > 1 else digits, trial=0)
+        splits.split(config, repeated if repeats > 1 else digits, trial=0)
     assert message in str(caught.value)
 
 
 def test_the_whole_pool_is_the_largest(digits: Dataset):
     config = dataclasses.replace(CONFIG, pool_size=1000)
-    assert len(experiment.split(config, digits, trial=0).pool) == 1000
+    assert len(splits.split(config, digits, trial=0).pool) == 1000
 
 
 def test_the_last_trial_is_checked_before_the_first_runs(

@@ -47,6 +47,8 @@ ORDER = (
     "datasets",
     "checkpoint",
     "results",
+    "config",
+    "splits",
     "experiment",
     "report",
     "console",

@@ -15,7 +15,7 @@ import runs
 from click.testing import CliRunner
 
 from bbald_jax import cli, results
-from bbald_jax.experiment import Config
+from bbald_jax.config import Config
 from bbald_jax.results import Line
 
 # What compiles fast: the rounds are what is interrupted.

@@ -96,9 +96,6 @@ def main() -> None:
     claimed = [np.median(own[num_samples]) for num_samples in NUM_SAMPLES]
     axes.plot(NUM_SAMPLES, claimed, "o:", color="C0", label="BatchBALD's own score, on its K")
     axes.axhline(np.median(held_out["random", 0]), color="0.45", ls="--", label="random")
-    axes.axhline(
-        np.log(NUM_HELD_OUT), color="0.7", lw=0.8, label=f"log {NUM_HELD_OUT:,}, the bound"
-    )
     axes.set_xscale("log")
     axes.set_xticks(NUM_SAMPLES, [str(num_samples) for num_samples in NUM_SAMPLES])
     axes.set_xlabel("K, posterior samples that choose the batch")

@@ -31,5 +31,9 @@ if __name__ == "__main__":
         "RepeatedMNIST (three copies of each image)",
         RUNS,
         paper=PAPER,
-        notes=[curves.pool_note(POOL)],
+        at=(30, 60, 90, 120, 150),
+        notes=[
+            curves.pool_note(POOL),
+            "An image is in the pool with all its copies, or not at all.",
+        ],
     )

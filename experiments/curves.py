@@ -197,11 +197,11 @@ def draw_curve(axes: Axes, name: str, lines: list[Line], *, style: str = "-", co
     report.draw_learning_curve(axes, label, lines, style, color=colour, lw=1.4)
 
 
-def finish(axes: Axes, *, lowest: float = 0.6) -> None:
+def finish(axes: Axes) -> None:
     """Labels, grid, and the two accuracies that are counted."""
     for accuracy in ACCURACIES:
         axes.axhline(accuracy, color="0.6", lw=0.7, ls=":")
-    axes.set_ylim(lowest, 1)
+    axes.set_ylim(min(0.6, axes.get_ylim()[0]), 1)
     axes.set_xlabel("labels acquired (beyond the initial 20)")
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

@@ -87,7 +87,8 @@ def max_pool(x: Images) -> Float[Array, "n h2 w2 c"]:
 def max_pool_forward(x: Float[Array, "*leading h w c"]) -> Float[Array, "*leading h2 w2 c"]:
     """`max_pool` of images under any leading axes, as maxima of four slices.
 
-    XLA spreads them over threads better than the reduction; their gradient is slower than its.
+    For sampling, where nothing is differentiated: elementwise maxima are what a CPU does fast on
+    all its threads. `max_pool` is for training.
     """
     *leading, height, width, channels = x.shape
     x = x[..., : height // 2 * 2, : width // 2 * 2, :]

@@ -8,33 +8,33 @@ half (models, training, the loop) is loaded when one of its names is first used,
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bbald_jax.acquisition import Acquisition as Acquisition
-from bbald_jax.acquisition import Inputs as Inputs
-from bbald_jax.acquisition import catalogue as catalogue
-from bbald_jax.batchbald import select_batchbald as select_batchbald
-from bbald_jax.entropy import conditional_entropy as conditional_entropy
-from bbald_jax.entropy import mutual_information as mutual_information
-from bbald_jax.entropy import predictive_entropy as predictive_entropy
-from bbald_jax.joint import (
+from bbald_jax.acquisition.batchbald import select_batchbald as select_batchbald
+from bbald_jax.acquisition.functions import Acquisition as Acquisition
+from bbald_jax.acquisition.functions import Inputs as Inputs
+from bbald_jax.acquisition.functions import catalogue as catalogue
+from bbald_jax.acquisition.kbald import select_kbald as select_kbald
+from bbald_jax.acquisition.pointwise import epig as epig
+from bbald_jax.acquisition.pointwise import margin as margin
+from bbald_jax.acquisition.pointwise import mean_std as mean_std
+from bbald_jax.acquisition.pointwise import variation_ratio as variation_ratio
+from bbald_jax.acquisition.selection import Selection as Selection
+from bbald_jax.acquisition.selection import select as select
+from bbald_jax.acquisition.stochastic import perturb_power as perturb_power
+from bbald_jax.acquisition.stochastic import perturb_softmax as perturb_softmax
+from bbald_jax.acquisition.stochastic import perturb_softrank as perturb_softrank
+from bbald_jax.acquisition.top import select_bald as select_bald
+from bbald_jax.acquisition.top import select_random as select_random
+from bbald_jax.acquisition.top import select_top as select_top
+from bbald_jax.acquisition.top import without_pending as without_pending
+from bbald_jax.information.entropy import conditional_entropy as conditional_entropy
+from bbald_jax.information.entropy import mutual_information as mutual_information
+from bbald_jax.information.entropy import predictive_entropy as predictive_entropy
+from bbald_jax.information.joint import (
     estimate_joint_mutual_information as estimate_joint_mutual_information,
 )
-from bbald_jax.joint import joint_entropy as joint_entropy
-from bbald_jax.joint import joint_mutual_information as joint_mutual_information
-from bbald_jax.kbald import select_kbald as select_kbald
-from bbald_jax.predictions import Selection as Selection
-from bbald_jax.predictions import select as select
-from bbald_jax.scores import epig as epig
-from bbald_jax.scores import margin as margin
-from bbald_jax.scores import mean_std as mean_std
-from bbald_jax.scores import variation_ratio as variation_ratio
-from bbald_jax.selection import select_bald as select_bald
-from bbald_jax.selection import select_random as select_random
-from bbald_jax.selection import select_top as select_top
-from bbald_jax.selection import without_pending as without_pending
-from bbald_jax.session import Session as Session
-from bbald_jax.stochastic import perturb_power as perturb_power
-from bbald_jax.stochastic import perturb_softmax as perturb_softmax
-from bbald_jax.stochastic import perturb_softrank as perturb_softrank
+from bbald_jax.information.joint import joint_entropy as joint_entropy
+from bbald_jax.information.joint import joint_mutual_information as joint_mutual_information
+from bbald_jax.labelling.session import Session as Session
 from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics
 from bbald_jax.typing import CandidateBatch as CandidateBatch
 from bbald_jax.typing import Diagnostics as Diagnostics
@@ -43,38 +43,42 @@ from bbald_jax.validation import from_logits as from_logits
 from bbald_jax.validation import from_probs as from_probs
 
 if TYPE_CHECKING:
-    from bbald_jax import datasets as datasets
     from bbald_jax import loop as loop
     from bbald_jax import pool as pool
-    from bbald_jax.augmentation import Augmentation as Augmentation
-    from bbald_jax.convolution import Conv as Conv
-    from bbald_jax.convolution import max_pool as max_pool
-    from bbald_jax.models import MLP as MLP
-    from bbald_jax.models import FactoredModule as FactoredModule
-    from bbald_jax.models import Model as Model
-    from bbald_jax.models import PaperCNN as PaperCNN
-    from bbald_jax.models import flax_model as flax_model
-    from bbald_jax.posterior import sample_mc_dropout as sample_mc_dropout
-    from bbald_jax.training import AUGMENTED as AUGMENTED
-    from bbald_jax.training import PAPER as PAPER
-    from bbald_jax.training import Learner as Learner
-    from bbald_jax.training import Recipe as Recipe
-    from bbald_jax.training import ensemble_learner as ensemble_learner
-    from bbald_jax.training import mc_dropout_learner as mc_dropout_learner
+    from bbald_jax.experiment import datasets as datasets
+    from bbald_jax.learning.augmentation import Augmentation as Augmentation
+    from bbald_jax.learning.convolution import Conv as Conv
+    from bbald_jax.learning.convolution import max_pool as max_pool
+    from bbald_jax.learning.mc_dropout import sample_mc_dropout as sample_mc_dropout
+    from bbald_jax.learning.models import MLP as MLP
+    from bbald_jax.learning.models import FactoredModule as FactoredModule
+    from bbald_jax.learning.models import Model as Model
+    from bbald_jax.learning.models import PaperCNN as PaperCNN
+    from bbald_jax.learning.models import flax_model as flax_model
+    from bbald_jax.learning.training import AUGMENTED as AUGMENTED
+    from bbald_jax.learning.training import PAPER as PAPER
+    from bbald_jax.learning.training import Learner as Learner
+    from bbald_jax.learning.training import Recipe as Recipe
+    from bbald_jax.learning.training import ensemble_learner as ensemble_learner
+    from bbald_jax.learning.training import mc_dropout_learner as mc_dropout_learner
 
 __version__ = "0.1.0"
 
 # Where each lazy name lives; a module's own name stands for the module.
 _LAZY = {
-    **dict.fromkeys(("Augmentation",), "augmentation"),
-    **dict.fromkeys(("Conv", "max_pool"), "convolution"),
-    **dict.fromkeys(("FactoredModule", "MLP", "Model", "PaperCNN", "flax_model"), "models"),
-    **dict.fromkeys(("sample_mc_dropout",), "posterior"),
+    **dict.fromkeys(("Augmentation",), "learning.augmentation"),
+    **dict.fromkeys(("Conv", "max_pool"), "learning.convolution"),
+    **dict.fromkeys(
+        ("FactoredModule", "MLP", "Model", "PaperCNN", "flax_model"), "learning.models"
+    ),
+    **dict.fromkeys(("sample_mc_dropout",), "learning.mc_dropout"),
     **dict.fromkeys(
         ("AUGMENTED", "PAPER", "Learner", "Recipe", "ensemble_learner", "mc_dropout_learner"),
-        "training",
+        "learning.training",
     ),
-    **{module: module for module in ("datasets", "loop", "pool")},
+    "datasets": "experiment.datasets",
+    "loop": "loop",
+    "pool": "pool",
 }
 
 
@@ -82,7 +86,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"bbald_jax.{_LAZY[name]}")
-    return module if _LAZY[name] == name else getattr(module, name)
+    return module if module.__name__.endswith(f".{name}") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ def main() -> None:
     """Start the command line."""
     _end_at_interrupt()
     try:
-        from bbald_jax.cli import main as command_line
+        from bbald_jax.cli.main import main as command_line
 
         command_line(prog_name="bbald")
     except ModuleNotFoundError as error:

@@ -46,8 +46,9 @@ class BatchBALDDiagnostics(NamedTuple):
     Attributes:
       num_invalid: `[]` int32, see `Diagnostics`.
       is_exact: `[B]` bool, see `Diagnostics`.
-      upper_bound: `[]`, nats, no batch of B points has a higher score (see `certificate.py`);
-        exact while the configurations are, an estimate once they were thinned.
+      upper_bound: `[]`, nats, no batch of B points has a higher score (see
+        `acquisition/certificate.py`); exact while the configurations are, an estimate once they
+        were thinned.
       active_bound: `[]` int32, which bound that is, an index into `certificate.BOUNDS`. When it is
         the prior entropy, a high ratio says that the samples are exhausted, more than that the
         batch is good.

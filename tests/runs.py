@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from bbald_jax import results
-from bbald_jax.config import Config
-from bbald_jax.results import Line
+from bbald_jax.experiment import results
+from bbald_jax.experiment.config import Config
+from bbald_jax.experiment.results import Line
 
 
 def options(config: Config) -> list[str]:

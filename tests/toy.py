@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbald_jax.models import MLP, Model, flax_model
+from bbald_jax.learning.models import MLP, Model, flax_model
+from bbald_jax.learning.training import Recipe
 from bbald_jax.pool import Labelled
-from bbald_jax.training import Recipe
 
 NUM_CLASSES = 3
 

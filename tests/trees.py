@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import reference
 
-from bbald_jax.configurations import Configurations, branch, extend, root
-from bbald_jax.gains import candidates
-from bbald_jax.gains import gains as gains_of_candidates
+from bbald_jax.information.configurations import Configurations, branch, extend, root
+from bbald_jax.information.gains import candidates
+from bbald_jax.information.gains import gains as gains_of_candidates
 
 
 def gains(tree: Configurations, log_probs: jax.Array) -> jax.Array:

@@ -1,0 +1,194 @@
+"""BatchBALD: the greedy batch of highest joint mutual information."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from bbald_jax.acquisition.certificate import (
+    CERTIFICATE_TOLERANCE,
+    certify,
+    effective_configurations,
+)
+from bbald_jax.acquisition.search import best_gains
+from bbald_jax.acquisition.top import first_mentions, without_pending
+from bbald_jax.information.configurations import (
+    Configurations,
+    branch,
+    extend,
+    remaining_entropy,
+    root,
+)
+from bbald_jax.information.gains import candidates
+from bbald_jax.typing import (
+    Available,
+    BatchBALDDiagnostics,
+    CandidateBatch,
+    Key,
+    LogProbs,
+    Pending,
+)
+from bbald_jax.validation import assert_available, assert_log_probs, assert_positive
+
+
+class _Slot(NamedTuple):
+    """One acquired point, as it goes into the batch."""
+
+    point: Int[Array, ""]
+    gain: Float[Array, ""]
+    is_exact: Bool[Array, ""]
+    remaining_entropy: Float[Array, ""]
+    upper_gains: Float[Array, "B"]
+    work: Float[Array, ""]
+    num_nodes: Int[Array, ""]
+
+
+class _State(NamedTuple):
+    """What one acquisition hands to the next."""
+
+    tree: Configurations
+    available: Available
+    remaining: Float[Array, ""]
+    hint: Float[Array, "N"]
+
+
+@partial(jax.jit, static_argnames=("batch_size", "num_configurations", "use_bounds"))
+def select_batchbald(
+    key: Key,
+    log_probs: LogProbs,
+    *,
+    batch_size: int,
+    num_configurations: int = 10_000,
+    available: Available | None = None,
+    pending: Pending | None = None,
+    use_bounds: bool = True,
+) -> CandidateBatch:
+    """BatchBALD: B points whose *joint* labels tell most about the parameters, chosen greedily.
+
+    n_i = argmax over n of  I[y_{n_1}, ..., y_{n_(i-1)}, y_n; w]
+
+    The joint information is submodular, so greedy choice gets at least 1 - 1/e of the best batch.
+    It is computed on the tree of `information/configurations.py`: exact for the K given samples
+    while the configurations fit in `num_configurations` (`diagnostics.is_exact`), an unbiased
+    Monte-Carlo estimate beyond.
+
+    Args:
+      key: for the thinning of the configurations; not used while they fit.
+      log_probs: `[N, K, C]`, log p(y=c | x_n, w_k), normalised over C.
+      batch_size: B, at least 1 (static); it may exceed N.
+      num_configurations: M, at least 1 (static); below about 1,000 the choice suffers.
+      available: `[N]` bool, the points to choose from; all of them by default.
+      pending: `[P]`, indices of points chosen earlier whose labels are still out, padded with -1.
+        The batch is conditional on them, and they are not returned.
+      use_bounds: False evaluates every candidate on every configuration (static): the same batch
+        (while gains are above their rounding), for many times the work; to measure what the
+        bounds save.
+
+    Returns:
+      B slots, in order of acquisition. `scores[i]` is I[y_{n_0}, ..., y_{n_i}; w | y_pending] in
+      nats, at most log K; `gains[i]` what point i added. Gains are computed in float32 as
+      differences of entropies, with an error of about 1e-6 nats. Equal gains go to the lowest
+      index, while they are above 1e-6. Points with NaN are left out and counted in
+      `diagnostics.num_invalid`. `diagnostics` is `BatchBALDDiagnostics`: a certificate, what
+      remains unknown, the work.
+      Memory beside the input: about 2 N K (C + 1) + 6 M (K + C) floats and the tiles of
+      `tiling.py`.
+      Time: O(B N M K C) times `work_fraction`.
+
+    Raises:
+      ValueError: `batch_size` or `num_configurations` below 1 (at trace time).
+
+    Source: Kirsch, van Amersfoort, Gal (2019), algorithm 1; see `information/configurations.py`.
+    """
+    num_points, num_samples, num_classes = assert_log_probs(log_probs)
+    assert_positive(batch_size=batch_size, num_configurations=num_configurations)
+    pool = candidates(log_probs)
+    # A NaN or an infinite probability makes the entropy of its sample one too.
+    is_invalid = ~jnp.isfinite(jnp.sum(pool.entropies, axis=-1))
+    available = assert_available(available, num_points)
+    available = without_pending(available & ~is_invalid, pending)
+    pending = jnp.zeros(0, jnp.int32) if pending is None else pending
+    # Two streams, so that the thinning of pending points and of chosen ones share no key.
+    pending_key, batch_key = jax.random.split(key)
+
+    def join(tree: Configurations, step_key: Key, index) -> tuple[Configurations, Array]:
+        """The tree with one more point, and the entropy that then remains."""
+        children = branch(tree, log_probs[index])
+        return extend(step_key, tree, log_probs[index], children), remaining_entropy(children)
+
+    # No more nodes than there can ever be.
+    capacity = min(num_configurations, num_classes ** (batch_size + pending.size))
+    tree = root(num_samples, capacity, log_probs.dtype)
+    if pending.size:
+        # A label that is not a number tells nothing: such a point is left out here too.
+        is_usable = first_mentions(pending, num_points) & ~is_invalid[pending]
+        conditions = pending[jnp.nonzero(is_usable, size=pending.size, fill_value=0)[0]]
+
+        def condition(i, tree: Configurations) -> Configurations:
+            return join(tree, jax.random.fold_in(pending_key, i), conditions[i])[0]
+
+        tree = lax.fori_loop(0, jnp.sum(is_usable), condition, tree)
+    prior_entropy = remaining_entropy(tree)
+
+    def step(state: _State, inputs):
+        """Add the point of the best gain; after the last one, only look at what is left."""
+        step_key, num_chosen = inputs
+        is_over = num_chosen == batch_size
+        score = prior_entropy - state.remaining
+        best = best_gains(
+            state.tree,
+            pool,
+            state.available,
+            num_best=batch_size,
+            # The certificate needs the first and the last B gains, unless they add up to more than
+            # there is left to know: then they bound nothing. The choice needs only the best one.
+            num_wanted=jnp.where(is_over | (num_chosen == 0), batch_size, 1),
+            num_needed=jnp.where(is_over, 0, 1),
+            enough=state.remaining,
+            tolerance=jnp.where(is_over, CERTIFICATE_TOLERANCE * score / batch_size, 0),
+            hint=state.hint,
+            use_bounds=use_bounds,
+        )
+        index = best.indices[0]
+        is_found = (best.gains[0] > -jnp.inf) & ~is_over
+        tree, remaining = lax.cond(
+            is_found,
+            lambda: join(state.tree, step_key, index),
+            lambda: (state.tree, state.remaining),
+        )
+        slot = _Slot(
+            point=jnp.where(is_found, index, -1),
+            gain=jnp.where(is_found, best.gains[0], 0),
+            is_exact=state.tree.is_exact,
+            remaining_entropy=remaining,
+            upper_gains=lax.top_k(best.bounds, min(batch_size, num_points))[0],
+            work=best.work,
+            num_nodes=state.tree.size,
+        )
+        available = state.available.at[index].set(state.available[index] & ~is_found)
+        return _State(tree, available, remaining, best.bounds), slot
+
+    no_hint = jnp.full(num_points, jnp.inf, log_probs.dtype)
+    state = _State(tree, available, prior_entropy, no_hint)
+    keys = jax.random.split(batch_key, batch_size + 1)
+    state, slots = lax.scan(step, state, (keys, jnp.arange(batch_size + 1)))
+    chosen = jax.tree.map(lambda leaf: leaf[:batch_size], slots)
+    scores = prior_entropy - chosen.remaining_entropy
+    certificate = certify(prior_entropy, scores[-1], slots.upper_gains[0], slots.upper_gains[-1])
+    dense_work = num_points * jnp.sum(chosen.num_nodes.astype(log_probs.dtype))
+    return CandidateBatch(
+        indices=chosen.point,
+        scores=scores,
+        gains=chosen.gain,
+        diagnostics=BatchBALDDiagnostics(
+            num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
+            is_exact=chosen.is_exact,
+            **certificate._asdict(),
+            remaining_entropy=chosen.remaining_entropy,
+            effective_configurations=effective_configurations(state.tree),
+            work_fraction=jnp.sum(slots.work) / dense_work,
+        ),
+    )

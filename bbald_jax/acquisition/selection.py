@@ -1,0 +1,237 @@
+"""Predictions of any framework in, a batch of NumPy values out: the host's way to a selection."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from bbald_jax.acquisition.functions import Acquisition, Inputs, find
+from bbald_jax.acquisition.warnings import spent_in_batch
+from bbald_jax.typing import BatchBALDDiagnostics, LogProbs
+from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
+
+# They are counted in int32, and each takes more than a KiB.
+_MOST_CONFIGURATIONS = 10**8
+
+
+class Selection(NamedTuple):
+    """A batch for a person to label, in order of acquisition; all arrays are NumPy's.
+
+    B is the batch size that was asked for, or the number of points there were, if that is less.
+
+    Attributes:
+      indices: `[B]`, into the predictions that were passed in.
+      gains: `[B]`, what each point added; nats for `bald` and `batchbald`.
+      scores: `[B]`, of the batch so far (joint functions) or of the point alone (pointwise ones).
+      predicted_classes: `[B]`, the most probable class of the mean over the K samples.
+      diagnostics: `BatchBALDDiagnostics` or `Diagnostics`, see there.
+      warnings: one line each, for people; empty when there is nothing to say.
+    """
+
+    indices: Int[np.ndarray, "B"]
+    gains: Float[np.ndarray, "B"]
+    scores: Float[np.ndarray, "B"]
+    predicted_classes: Int[np.ndarray, "B"]
+    diagnostics: Any
+    warnings: tuple[str, ...]
+
+
+def select(
+    predictions: Any,
+    *,
+    kind: Kind,
+    batch_size: int = 10,
+    acquisition: str | Acquisition = "batchbald",
+    axes: str = "NKC",
+    candidates: Any = None,
+    exclude: Any = None,
+    pending: Any = None,
+    targets: Any = None,
+    num_configurations: int = 10_000,
+    seed: int = 0,
+) -> Selection:
+    """Which points to label next, from the predictions of any model.
+
+    A list of points (`candidates`, `exclude`, `pending`) is an array or a sequence of any
+    framework: integers are indices, each once, booleans a mask `[N]`.
+
+    Args:
+      predictions: `[N, K, C]`, of N points by K samples of the model for C classes; NumPy, JAX,
+        torch, or anything with DLPack or `__array__`. Sample k must be the same model for every
+        point. All of it is checked, points that are not available too.
+      kind: `"probs"`, `"logits"` or `"log-probs"` (natural logarithm); never guessed.
+      batch_size: B, at least 1; with fewer points left, all of them are returned.
+      acquisition: a name from `catalogue()`, or an `Acquisition`.
+      axes: the order of the axes, such as `"KNC"` for `[K, N, C]`.
+      candidates: the points to choose from; all by default.
+      exclude: points not to choose, because they are labelled already.
+      pending: points chosen earlier whose labels are still out: they are not chosen again, and
+        `batchbald` chooses what is new beside them.
+      targets: `[T, K, C]`, predictions by the same K samples for points that matter, of the same
+        kind and order of axes; for functions that require `target_log_probs`, and no others.
+      num_configurations: M, for functions taken by name; see `select_batchbald`.
+      seed: of everything random, in 0 to 2**32 - 1.
+
+    Returns:
+      A `Selection`. Memory beside the input: 4 N K C bytes for the checked predictions, some
+      hundreds of MiB for checking them in chunks, and what the acquisition function needs.
+
+    Raises:
+      ValueError: any argument that is not as described; it says which, where, and the fix.
+    """
+    assert_positive(batch_size=batch_size, num_configurations=num_configurations)
+    if num_configurations > _MOST_CONFIGURATIONS:
+        raise ValueError(
+            f"num_configurations: {num_configurations} is more than {_MOST_CONFIGURATIONS}, which "
+            "no memory holds; 10,000 is plenty"
+        )
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed: {seed!r} is not an integer in 0 to 2**32 - 1")
+    acquisition = find(acquisition, num_configurations=int(num_configurations))
+    ordered = in_order(predictions, axes, "predictions")  # a view: the lists are checked first
+    num_points = len(ordered)
+    conditions = _points(pending, num_points, "pending")
+    available = _available(num_points, candidates, exclude, conditions)
+    num_available = int(available.sum())
+    try:
+        inputs = _inputs(acquisition, from_kind(ordered, kind), targets, kind, axes)
+        if num_available == 0:
+            raise ValueError(
+                f"no point is left to choose from: of {num_points} points all are excluded, "
+                "pending or no candidates; pass more points, or shorten these lists"
+            )
+        batch = acquisition.select(
+            jax.random.key(int(seed)),
+            inputs,
+            batch_size=min(int(batch_size), num_available),
+            available=jnp.asarray(available),
+            pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,
+        )
+        batch = jax.device_get(batch)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(
+            f"{acquisition.name}: too little memory for {num_points} points and num_configurations "
+            f"{num_configurations} ({str(error).splitlines()[0]}); lower either"
+        ) from error
+    is_filled = batch.indices >= 0
+    indices = batch.indices[is_filled]
+    selection = Selection(
+        indices=indices,
+        gains=batch.gains[is_filled],
+        scores=batch.scores[is_filled],
+        predicted_classes=_predicted_classes(inputs, indices),
+        diagnostics=batch.diagnostics,
+        warnings=(),
+    )
+    return selection._replace(warnings=_warnings(selection, batch_size, inputs))
+
+
+def _available(num_points: int, candidates: Any, exclude: Any, pending: np.ndarray) -> np.ndarray:
+    """The candidates that are neither labelled nor pending, as a mask `[N]`."""
+    excluded = _points(exclude, num_points, "exclude")
+    both = np.intersect1d(excluded, pending)
+    if both.size:
+        raise ValueError(
+            f"exclude, pending: point {both[0]} is in both; exclude is for points with a label, "
+            "pending for points whose label is still out: take it out of one"
+        )
+    available = np.ones(num_points, bool)
+    if candidates is not None:
+        available[:] = False
+        available[_points(candidates, num_points, "candidates")] = True
+    available[excluded] = False
+    available[pending] = False
+    return available
+
+
+def _points(points: Any, num_points: int, name: str) -> Int[np.ndarray, "P"]:
+    """The indices that a list of points stands for, in its order; None is the empty list."""
+    array = as_numpy(() if points is None else points, name)
+    if array.ndim != 1:
+        raise ValueError(
+            f"{name}: shape {array.shape} has {array.ndim} axes, expected a flat list of points"
+        )
+    if array.dtype == bool:
+        if array.size != num_points:
+            raise ValueError(
+                f"{name}: a mask of length {array.size} for {num_points} points; a mask needs one "
+                "truth value for each"
+            )
+        return np.flatnonzero(array)
+    if array.size == 0:  # an empty list has no dtype of its own
+        return np.zeros(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name}: dtype {array.dtype} holds neither integers (indices) nor booleans (a mask)"
+        )
+    is_outside = (array < 0) | (array >= num_points)
+    if is_outside.any():
+        place = int(np.argmax(is_outside))
+        raise ValueError(
+            f"{name}[{place}]: index {array[place]} is outside 0 to {num_points - 1}; indices "
+            "count the points of the predictions from 0 on (leave out -1, an empty slot)"
+        )
+    _, first_places = np.unique(array, return_index=True)
+    if first_places.size < array.size:
+        place = int(np.setdiff1d(np.arange(array.size), first_places)[0])
+        raise ValueError(
+            f"{name}[{place}]: index {array[place]} is repeated; give each point once (a mask "
+            "must have dtype bool)"
+        )
+    return array.astype(np.int64)
+
+
+def _inputs(
+    acquisition: Acquisition, log_probs: LogProbs, targets: Any, kind: Any, axes: Any
+) -> Inputs:
+    """What the function requires; predictions always, for the predicted classes."""
+    is_wanted = "target_log_probs" in acquisition.requires
+    if is_wanted and targets is None:
+        raise ValueError(
+            f"targets: {acquisition.name} requires target predictions; pass [T, K, C], by the "
+            "same K samples"
+        )
+    if not is_wanted and targets is not None:
+        raise ValueError(
+            f"targets: {acquisition.name} does not look at target predictions; leave them out, or "
+            "choose an acquisition function that requires them"
+        )
+    if not is_wanted:
+        return Inputs(log_probs)
+    try:
+        target_log_probs = from_kind(targets, kind, axes)
+    except ValueError as error:
+        raise ValueError(f"targets: {error}") from error
+    return Inputs(log_probs, target_log_probs)
+
+
+def _predicted_classes(inputs: Inputs, indices: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+    assert inputs.log_probs is not None
+    chosen = np.asarray(inputs.log_probs[indices])  # B points: the pool stays where it is
+    return np.exp(chosen).mean(axis=1).argmax(axis=-1)
+
+
+def _warnings(selection: Selection, batch_size: int, inputs: Inputs) -> tuple[str, ...]:
+    assert inputs.log_probs is not None
+    num_samples, num_chosen = inputs.log_probs.shape[1], selection.indices.size
+    warnings = []
+    if num_chosen < batch_size:
+        warnings.append(
+            f"{batch_size} points were asked for, and only {num_chosen} were there to choose from."
+        )
+    diagnostics = selection.diagnostics
+    if isinstance(diagnostics, BatchBALDDiagnostics):
+        spent = spent_in_batch(
+            num_samples, selection.scores.tolist(), diagnostics.remaining_entropy.tolist()
+        )
+        warnings += [spent] if spent else []
+    elif num_samples == 1 and np.allclose(selection.gains, 0, atol=1e-6):
+        warnings.append(
+            "With K = 1 there is no other sample to disagree with, and every gain is zero: give "
+            "more samples."
+        )
+    return tuple(warnings)

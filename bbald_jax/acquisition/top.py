@@ -1,0 +1,124 @@
+"""From scores to a batch: the B best points, each judged on its own."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from bbald_jax.information.entropy import mutual_information
+from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
+from bbald_jax.validation import (
+    assert_available,
+    assert_log_probs,
+    assert_positive,
+    invalid_points,
+)
+
+
+def first_mentions(indices: Int[Array, "P"], num_points: int) -> Bool[Array, "P"]:
+    """True where an index is in range and does not stand earlier in the list (padding is -1)."""
+    in_range = (indices >= 0) & (indices < num_points)
+    is_repeat = jnp.any(jnp.tril(indices[:, None] == indices[None, :], k=-1), axis=1)
+    return in_range & ~is_repeat
+
+
+def without_pending(available: Available, pending: Pending | None) -> Available:
+    """`available` less the pending points."""
+    if pending is None:
+        return available
+    # Out-of-range positions are dropped; a negative one would wrap round, so it is moved there.
+    positions = jnp.where(pending < 0, available.size, pending)
+    return jnp.asarray(available).at[positions].set(False, mode="drop")
+
+
+def select_top(
+    scores: Float[Array, "N"],
+    *,
+    batch_size: int,
+    available: Available,
+    num_invalid: Int[Array, ""] | None = None,
+) -> CandidateBatch:
+    """The B available points with the highest scores, lowest index first among equals.
+
+    Args:
+      scores: `[N]`, higher is better. A point whose score is NaN is not available.
+      batch_size: B, at least 1 (static); it may exceed N.
+      available: `[N]` bool, the points to choose from.
+      num_invalid: reported in the diagnostics; by default how many scores are NaN.
+
+    Returns:
+      B slots; `scores` and `gains` are the points' own. See `CandidateBatch` for unfilled slots.
+    """
+    assert_positive(batch_size=batch_size)
+    num_points = scores.shape[0]
+    is_nan = jnp.isnan(scores)
+    num_invalid = jnp.sum(is_nan) if num_invalid is None else num_invalid
+    available = available & ~is_nan  # NaN would win every comparison
+    # An available point of score -inf still comes before all that are not available.
+    lowest = jnp.finfo(scores.dtype).min
+    ranked = jnp.where(available, jnp.maximum(scores, lowest), -jnp.inf)
+    _, indices = lax.top_k(ranked, min(batch_size, num_points))
+    indices = jnp.pad(indices, (0, batch_size - indices.size)).astype(jnp.int32)
+
+    num_filled = jnp.minimum(jnp.sum(available), batch_size)
+    is_filled = jnp.arange(batch_size) < num_filled
+    gains = jnp.where(is_filled, scores[indices], 0)
+    last = jnp.where(num_filled > 0, gains[num_filled - 1], 0)
+    return CandidateBatch(
+        indices=jnp.where(is_filled, indices, -1),
+        scores=jnp.where(is_filled, gains, last),
+        gains=gains,
+        diagnostics=Diagnostics(num_invalid.astype(jnp.int32), jnp.ones(batch_size, bool)),
+    )
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def select_bald(
+    log_probs: LogProbs, *, batch_size: int, available: Available | None = None
+) -> CandidateBatch:
+    """BALD: the B points whose own labels tell most about the parameters.
+
+    argmax over n of I[y_n; w], the best B of them. Each point is judged alone, so near-copies of
+    one informative point are chosen together: see `select_batchbald`.
+
+    Args:
+      log_probs: `[N, K, C]`, log p(y=c | x_n, w_k), normalised over C.
+      batch_size: B, at least 1 (static); it may exceed N.
+      available: `[N]` bool, the points to choose from; all of them by default.
+
+    Returns:
+      B slots; `scores` and `gains` are I[y_n; w] of each point, in nats, exact for the K given
+      samples. Points with NaN are left out and counted in `diagnostics.num_invalid`.
+
+    Raises:
+      ValueError: `batch_size` below 1 (at trace time).
+
+    Source: Houlsby et al. (2011), eq. 2; Gal, Islam, Ghahramani (2017), section 4.
+    """
+    num_points, _, _ = assert_log_probs(log_probs)
+    is_invalid = invalid_points(log_probs)
+    available = assert_available(available, num_points)
+    return select_top(
+        mutual_information(log_probs),
+        batch_size=batch_size,
+        available=available & ~is_invalid,
+        num_invalid=jnp.sum(is_invalid),
+    )
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def select_random(key: Key, *, batch_size: int, available: Available) -> CandidateBatch:
+    """B points uniformly at random, without replacement: what every other function must beat.
+
+    Args:
+      key: a random number per point comes from it.
+      batch_size: B, at least 1 (static); it may exceed N.
+      available: `[N]` bool, the points to choose from.
+
+    Returns:
+      B slots; `scores` and `gains` are the random numbers by which the points were ranked.
+    """
+    scores = jax.random.uniform(key, available.shape)
+    return select_top(scores, batch_size=batch_size, available=available)

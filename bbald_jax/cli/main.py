@@ -1,0 +1,16 @@
+"""The command line: `bbald` and its commands."""
+
+import click
+
+from bbald_jax.cli.experiments import compare, run
+from bbald_jax.cli.select_command import acquisitions, select
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="bbald_jax")
+def main() -> None:
+    """Batch Bayesian active learning in JAX."""
+
+
+for _command in (run, compare, select, acquisitions):
+    main.add_command(_command)

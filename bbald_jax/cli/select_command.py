@@ -1,0 +1,201 @@
+"""Batches at the command line: `bbald select` and `bbald acquisitions`."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich import box
+from rich.table import Table
+
+from bbald_jax.acquisition.functions import catalogue
+from bbald_jax.acquisition.selection import Selection
+from bbald_jax.acquisition.selection import select as select_points
+from bbald_jax.acquisition.warnings import certificate_line
+from bbald_jax.cli.console import POSITIVE, SEED, Refused, make_console
+from bbald_jax.cli.prediction_files import LISTS, read_ids, read_points, read_predictions
+from bbald_jax.files import finite, write_atomically
+from bbald_jax.typing import BatchBALDDiagnostics
+from bbald_jax.validation import Kind, in_order
+
+_OUTPUTS = (".csv", ".json")
+_PATH = click.Path(path_type=Path)
+_LIST = f"one index a line, or a .npy ({', '.join(LISTS)})"
+
+Row = dict[str, Any]
+
+
+@click.command()
+@click.argument("predictions", type=_PATH)
+@click.option(
+    "--kind",
+    required=True,
+    type=click.Choice(get_args(Kind)),
+    help="What the numbers are; logarithms are natural.",
+)
+@click.option(
+    "--batch-size", type=POSITIVE, default=10, show_default=True, help="Points to choose."
+)
+@click.option(
+    "--acquisition",
+    type=click.Choice(list(catalogue())),
+    default="batchbald",
+    show_default=True,
+    help="Acquisition function; see `bbald acquisitions`.",
+)
+@click.option(
+    "--axes",
+    default="NKC",
+    show_default=True,
+    help="Order of the axes: N points, K posterior samples, C classes.",
+)
+@click.option("--array", metavar="NAME", help="Which array of PREDICTIONS, if it holds several.")
+@click.option("--exclude", type=_PATH, help=f"Points labelled already: {_LIST}.")
+@click.option("--pending", type=_PATH, help="Points whose labels are still out, likewise.")
+@click.option("--candidates", type=_PATH, help="Points to choose from, likewise; all by default.")
+@click.option(
+    "--targets", type=_PATH, help="Predictions for the points that matter, where it needs them."
+)
+@click.option(
+    "--ids",
+    type=_PATH,
+    help="Names of all points, one a line; the lists of points then hold names.",
+)
+@click.option(
+    "--num-configurations",
+    type=POSITIVE,
+    default=10_000,
+    show_default=True,
+    help="Class configurations kept by batchbald (M); exact while they fit.",
+)
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Everything random comes from it."
+)
+@click.option("--output", type=_PATH, help="Write the batch, one row a point (.csv or .json).")
+def select(
+    predictions: Path,
+    kind: Kind,
+    array: str | None,
+    axes: str,
+    exclude: Path | None,
+    pending: Path | None,
+    candidates: Path | None,
+    targets: Path | None,
+    ids: Path | None,
+    output: Path | None,
+    **settings: Any,
+) -> None:
+    """Choose the points to label next, from the predictions of any model.
+
+    PREDICTIONS is a .npy, .npz or .safetensors file of an array [N, K, C]: for each of N points,
+    what each of K posterior samples of the model predicts for each of C classes. Sample k must be
+    the same model for every point.
+    """
+    lists = {"exclude": exclude, "pending": pending, "candidates": candidates}
+    try:
+        if output is not None:
+            _check_output(output, [predictions, targets, ids, *lists.values()])
+        values = in_order(read_predictions(predictions, array), axes, str(predictions))
+        names = None if ids is None else read_ids(ids)
+        if names is not None and len(names) != len(values):
+            raise ValueError(
+                f"{ids}: {len(names)} names for {len(values)} points; give one for each, in the "
+                "order of the predictions"
+            )
+        target_values = None
+        if targets is not None:
+            target_values = in_order(read_predictions(targets), axes, str(targets))
+        points = {name: read_points(path, names) for name, path in lists.items() if path}
+        batch = select_points(values, kind=kind, targets=target_values, **points, **settings)
+        rows = _rows(batch, names)
+        if output is not None:
+            _write(output, rows)
+    except (ValueError, OSError, MemoryError) as error:
+        raise Refused(str(error)) from error
+    console = make_console()
+    console.print(_table(rows, settings["acquisition"]))
+    diagnostics = batch.diagnostics
+    if isinstance(diagnostics, BatchBALDDiagnostics):
+        score = float(batch.scores[-1])
+        console.print(certificate_line(len(rows), score, diagnostics))
+    for warning in batch.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+    if output is not None:
+        console.print(f"written: {output}")
+
+
+@click.command()
+def acquisitions() -> None:
+    """List the acquisition functions, and what each requires."""
+    needs = {"log_probs": "predictions", "target_log_probs": "target predictions"}
+    functions = catalogue().values()
+    width = max(len(function.name) for function in functions)
+    console = make_console()
+    for function in functions:
+        required = " and ".join(needs.get(name, name) for name in function.requires)
+        console.print(
+            f"{function.name:<{width}}  {function.description}. Needs {required or 'nothing'}."
+        )
+
+
+def _check_output(output: Path, inputs: list[Path | None]) -> None:
+    """Before anything is computed: the batch can be written there, and destroys no input."""
+    if output.suffix.lower() not in _OUTPUTS:
+        raise ValueError(
+            f"--output {output}: suffix {output.suffix!r} is none of {', '.join(_OUTPUTS)}"
+        )
+    if not output.parent.is_dir():
+        raise ValueError(f"--output {output}: there is no folder {output.parent}; make it first")
+    if output.is_dir():
+        raise ValueError(f"--output {output}: that is a folder; name a file in it")
+    if any(path is not None and path.resolve() == output.resolve() for path in inputs):
+        raise ValueError(f"--output {output}: that is an input too; name another file")
+
+
+def _rows(batch: Selection, names: list[str] | None) -> list[Row]:
+    columns = (batch.indices, batch.gains, batch.scores, batch.predicted_classes)
+    return [
+        {
+            "order": order,
+            "index": int(index),
+            **({} if names is None else {"id": names[index]}),
+            "gain": float(str(gain)),  # not the many digits of a float32 seen as a float64
+            "score": float(str(score)),
+            "predicted_class": int(predicted),
+        }
+        for order, (index, gain, score, predicted) in enumerate(zip(*columns, strict=True), start=1)
+    ]
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    if path.suffix.lower() == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue())
+    else:
+        # A score may be infinite, the logarithm of zero.
+        write_atomically(path, json.dumps(finite(rows), indent=2, allow_nan=False) + "\n")
+
+
+def _table(rows: list[Row], acquisition: str) -> Table:
+    """One row a point, in order of acquisition."""
+    point = "id" if "id" in rows[0] else "index"
+    table = Table(title=f"{acquisition}: points to label", box=box.SIMPLE_HEAD, show_edge=False)
+    for name in ("order", point, "gain", "score", "class"):
+        if name == "id":
+            table.add_column(name, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            str(row["order"]),
+            str(row[point]),
+            f"{row['gain']:.4f}",
+            f"{row['score']:.4f}",
+            str(row["predicted_class"]),
+        )
+    return table

@@ -1,0 +1,393 @@
+"""The acquisition loop: pure functions from state to state, and a driver that times them.
+
+A simulated round: fit to the labelled points, evaluate on the test points, then
+`tell(oracle(ask(state)))`. Everything random in round r comes from `fold_in(key, r)`, so a run
+that is continued from a saved state is the run that was never interrupted.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from bbald_jax import pool as pools
+from bbald_jax.acquisition.functions import Acquisition, Inputs
+from bbald_jax.learning.training import Learner
+from bbald_jax.pool import Labelled, Pool
+from bbald_jax.typing import CandidateBatch, Key, LogProbs
+
+
+class Loop(NamedTuple):
+    """What stays the same during a run; hashable, so it can be a static argument of `jit`.
+
+    Attributes:
+      learner: fits and samples.
+      acquisition: chooses.
+      batch_size: B, points acquired in a round.
+      num_samples: K, posterior samples.
+      capacity: the most points that will ever be labelled, initial ones included.
+    """
+
+    learner: Learner
+    acquisition: Acquisition
+    batch_size: int
+    num_samples: int
+    capacity: int
+
+
+class Data(NamedTuple):
+    """The arrays of a simulated run. All indices of the loop are positions in `x`.
+
+    Attributes:
+      x: `[N, ...]`, the pool.
+      y: `[N]` int32, its classes, which only the oracle sees.
+      validation: for early stopping; `num_examples` 0 where there is none.
+      x_test: `[S, ...]`.
+      y_test: `[S]` int32.
+      x_target: `[T, ...]`, inputs like those that the model will have to predict, for acquisition
+        functions that require `target_log_probs` (EPIG); None where none does.
+    """
+
+    x: Float[Array, "N ..."]
+    y: Int[Array, "N"]
+    validation: Labelled
+    x_test: Float[Array, "S ..."]
+    y_test: Int[Array, "S"]
+    x_target: Float[Array, "T ..."] | None = None
+
+
+class LoopState(NamedTuple):
+    """All that changes during a run: saving it saves the run.
+
+    Attributes:
+      key: the run's key; it never changes.
+      round: `[]` int32, rounds finished.
+      pool: what is labelled, and how.
+      learned: the learner's state after the last round, from which the next one starts warm; None
+        where every round starts from scratch.
+    """
+
+    key: Key
+    round: Int[Array, ""]
+    pool: Pool
+    learned: Any = None
+
+
+class Evaluation(NamedTuple):
+    """How good the mean of the K sampled predictions is on the test points.
+
+    Attributes:
+      num_correct: `[]` int32.
+      nll: `[]`, mean negative log-likelihood, nats.
+    """
+
+    num_correct: Int[Array, ""]
+    nll: Float[Array, ""]
+
+
+class Round(NamedTuple):
+    """What one round measured and acquired.
+
+    Attributes:
+      round: `[]` int32, the rounds before it.
+      num_labelled: `[]` int32, labels that the evaluated model was fitted to.
+      evaluation: see `Evaluation`.
+      batch: the points acquired then; None in the last round of `run`.
+    """
+
+    round: Int[Array, ""]
+    num_labelled: Int[Array, ""]
+    evaluation: Evaluation
+    batch: CandidateBatch | None
+
+
+class Seconds(NamedTuple):
+    """Wall time of the parts of a round, compilation included where it happened."""
+
+    fit: float
+    predict: float
+    select: float
+
+
+def init(
+    key: Key,
+    classes: Int[Array, "N"],
+    *,
+    num_classes: int,
+    initial_per_class: int,
+    learned: Any = None,
+) -> LoopState:
+    """A pool with `initial_per_class` random points of every class labelled.
+
+    Args:
+      key: the one key of the run.
+      classes: `[N]` int32, the classes of the pool points.
+      num_classes: C (static).
+      initial_per_class: 0 starts without any label.
+      learned: for a learner that starts warm, the state to start the first round from:
+        `learner.init(key, x)`.
+    """
+    run_key, split_key = jax.random.split(key)
+    indices = pools.initial_split(
+        split_key, classes, num_classes=num_classes, num_per_class=initial_per_class
+    )
+    pool = pools.tell(pools.init_pool(classes.shape[0]), indices, classes[indices])
+    return LoopState(run_key, jnp.int32(0), pool, learned)
+
+
+def step(loop: Loop, state: LoopState, data: Data) -> tuple[LoopState, Round]:
+    """One simulated round: fit, evaluate, ask, tell. Pure; jit-able with a learner in JAX."""
+    learned = fit(loop, state, data)
+    evaluation = evaluate(loop, state, learned, data)
+    asked, batch = ask(loop, state, predict(loop, state, learned, data))
+    told = tell(asked, batch.indices, oracle(data, batch.indices))
+    measured = Round(state.round, pools.num_labelled(state.pool), evaluation, batch)
+    return keep(told, learned), measured
+
+
+def fit(loop: Loop, state: LoopState, data: Data) -> Any:
+    """The learner's state after learning from what is labelled, from scratch or `state.learned`."""
+    return loop.learner.fit(*fit_arguments(loop, state, data))
+
+
+def fit_arguments(loop: Loop, state: LoopState, data: Data) -> tuple[Key, Any, Labelled, Labelled]:
+    """What `Learner.fit` gets in this round.
+
+    Raises:
+      ValueError: the learner starts warm and the state holds nothing to start from, or the other
+        way round.
+    """
+    if loop.learner.warm_start != (state.learned is not None):
+        fix = "pass learned=learner.init(key, x)" if state.learned is None else "pass no learned="
+        raise ValueError(
+            f"state.learned: the learner's warm_start is {loop.learner.warm_start}; {fix} to "
+            "loop.init"
+        )
+    labelled = pools.gather_labelled(state.pool, data.x, capacity=loop.capacity)
+    initial = state.learned
+    if initial is None:
+        initial = loop.learner.init(_round_key(state, "init"), data.x)
+    return _round_key(state, "fit"), initial, labelled, data.validation
+
+
+def keep(state: LoopState, learned: Any) -> LoopState:
+    """The state from which the next round starts warm, if this one did."""
+    return state if state.learned is None else state._replace(learned=learned)
+
+
+def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluation:
+    """Accuracy and likelihood of the mean of K sampled predictions, on the test points."""
+    key = _round_key(state, "evaluate")
+    return _measure(loop.learner.sample(key, learned, data.x_test, loop.num_samples), data.y_test)
+
+
+@jax.jit
+def _measure(log_probs: LogProbs, classes: Int[Array, "N"]) -> Evaluation:
+    num_samples = log_probs.shape[1]
+    log_mean_probs = jax.nn.logsumexp(log_probs, axis=1) - jnp.log(num_samples)
+    is_correct = jnp.argmax(log_mean_probs, axis=-1) == classes
+    is_correct &= ~jnp.isnan(log_mean_probs).any(axis=-1)  # argmax takes NaN for the largest
+    num_correct = jnp.sum(is_correct, dtype=jnp.int32)
+    return Evaluation(
+        num_correct, -jnp.mean(jnp.take_along_axis(log_mean_probs, classes[:, None], axis=-1))
+    )
+
+
+def predict(loop: Loop, state: LoopState, learned: Any, data: Data) -> Inputs:
+    """What the acquisition function requires: K sampled predictions for pool and targets, or less.
+
+    Raises:
+      ValueError: it requires predictions for targets, and `data` has none.
+    """
+    # One key for both: sample k must be the same network in the pool and in the targets.
+    key, requires = _round_key(state, "predict"), loop.acquisition.requires
+    log_probs = target_log_probs = None
+    if "log_probs" in requires:
+        log_probs = loop.learner.sample(key, learned, data.x, loop.num_samples)
+    if "target_log_probs" in requires:
+        if data.x_target is None:
+            raise ValueError(
+                f"data.x_target: {loop.acquisition.name} requires target points; pass inputs like "
+                "those that the model will have to predict (unlabelled ones will do)"
+            )
+        target_log_probs = loop.learner.sample(key, learned, data.x_target, loop.num_samples)
+    return Inputs(log_probs, target_log_probs)
+
+
+@partial(jax.jit, static_argnums=0)
+def ask(loop: Loop, state: LoopState, inputs: Inputs) -> tuple[LoopState, CandidateBatch]:
+    """Choose a batch, given the points that are pending already, and mark it as pending too."""
+    batch = loop.acquisition.select(
+        _round_key(state, "select"),
+        inputs,
+        batch_size=loop.batch_size,
+        available=pools.available(state.pool),
+        pending=pools.pending_indices(state.pool, capacity=loop.capacity),
+    )
+    return state._replace(pool=pools.ask(state.pool, batch.indices)), batch
+
+
+@jax.jit
+def tell(state: LoopState, indices: Int[Array, "B"], labels: Int[Array, "B"]) -> LoopState:
+    """Take in the labels of points that were asked for (-1 is left out), and end the round."""
+    return state._replace(round=state.round + 1, pool=pools.tell(state.pool, indices, labels))
+
+
+@jax.jit
+def oracle(data: Data, indices: Int[Array, "B"]) -> Int[Array, "B"]:
+    """The true classes of points; -1 for an unfilled slot."""
+    return jnp.where(indices >= 0, data.y[indices], -1)
+
+
+def run(
+    loop: Loop,
+    state: LoopState,
+    data: Data,
+    *,
+    num_rounds: int,
+    target_correct: int | None = None,
+) -> Iterator[tuple[LoopState, Round, Seconds]]:
+    """Drive rounds on the host, from wherever `state` is, and time their parts.
+
+    R rounds of acquisition are R + 1 evaluations: the last round acquires nothing, so that every
+    label bought is evaluated. It comes after `num_rounds` acquisitions, or earlier: as soon as
+    `target_correct` test points are right, or no point is left to acquire. A whole run compiles
+    each function once.
+
+    Args:
+      loop: what stays the same.
+      state: from `init`, or a state that an earlier run yielded.
+      data: the arrays.
+      num_rounds: R, at least 0.
+      target_correct: stop when so many test points are classified correctly.
+
+    Yields:
+      After every round: the new state (whoever saves it can continue the run), the `Round`, and
+      its `Seconds`. The last round leaves the state as it was, so that a later call with a larger
+      `num_rounds` goes on from it.
+
+    Raises:
+      ValueError: `loop.capacity` is too small for all the labels of the run.
+    """
+    rounds = run_together(
+        loop, [state], [data], num_rounds=num_rounds, target_correct=target_correct
+    )
+    for _, next_state, measured, seconds in rounds:
+        yield next_state, measured, seconds
+
+
+def run_together(
+    loop: Loop,
+    states: Sequence[LoopState],
+    data: Sequence[Data],
+    *,
+    num_rounds: int,
+    target_correct: int | None = None,
+) -> Iterator[tuple[int, LoopState, Round, Seconds]]:
+    """`run` several trials at once: their networks are fitted together, by one vmapped function.
+
+    The small steps of training leave an accelerator partly idle; evaluation and scoring fill it
+    alone, and go from trial to trial. A trial's result does not depend on the others but for
+    rounding. On a CPU it is slower than one trial after another.
+
+    Args:
+      loop: as for `run`; more than one trial needs a learner in JAX.
+      states: one a trial, each at a round of its own.
+      data: one a trial, of equal shapes.
+      num_rounds: R, for each.
+      target_correct: for each.
+
+    Yields:
+      The trial's position, and what `run` yields. `Seconds.fit` is its share of the time.
+
+    Raises:
+      ValueError: `loop.capacity` is too small for all the labels of a trial.
+    """
+    states = list(states)
+    for state, its_data in zip(states, data, strict=True):
+        labels = int(pools.num_labelled(state.pool))
+        labels += (num_rounds - int(state.round)) * loop.batch_size
+        if min(labels, len(its_data.y)) > loop.capacity:
+            raise ValueError(
+                f"loop.capacity: {loop.capacity} is too small for this run, which labels up to "
+                f"{min(labels, len(its_data.y))} points; raise it"
+            )
+    going_on = [trial for trial, state in enumerate(states) if int(state.round) <= num_rounds]
+    while going_on:
+        start = time.perf_counter()
+        # Trials that are over stay in: with fewer, it would be compiled again.
+        learned = jax.block_until_ready(_fit_together(loop, states, data))
+        fit_seconds = (time.perf_counter() - start) / len(going_on)
+        for trial in tuple(going_on):
+            states[trial], measured, seconds = _finish_round(
+                loop,
+                states[trial],
+                data[trial],
+                learned[trial],
+                fit_seconds,
+                num_rounds=num_rounds,
+                target_correct=target_correct,
+            )
+            if measured.batch is None:
+                going_on.remove(trial)
+            yield trial, states[trial], measured, seconds
+
+
+def _fit_together(loop: Loop, states: Sequence[LoopState], data: Sequence[Data]) -> list[Any]:
+    if len(states) == 1:
+        return [fit(loop, states[0], data[0])]
+    starts = [fit_arguments(loop, *each) for each in zip(states, data, strict=True)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    learned = _vmapped(loop.learner.fit, *stacked)
+    return [jax.tree.map(itemgetter(trial), learned) for trial in range(len(states))]
+
+
+@partial(jax.jit, static_argnums=0)
+def _vmapped(fit: Callable[..., Any], *arguments: Any) -> Any:
+    return jax.vmap(fit)(*arguments)
+
+
+def _finish_round(
+    loop: Loop,
+    state: LoopState,
+    data: Data,
+    learned: Any,
+    fit_seconds: float,
+    *,
+    num_rounds: int,
+    target_correct: int | None,
+) -> tuple[LoopState, Round, Seconds]:
+    """All of a round but the fit."""
+    index, num_labelled = state.round, pools.num_labelled(state.pool)
+    clock = [time.perf_counter()]
+    evaluation = jax.block_until_ready(evaluate(loop, state, learned, data))
+    is_last = (
+        int(index) == num_rounds
+        or (target_correct is not None and int(evaluation.num_correct) >= target_correct)
+        or not bool(jnp.any(pools.available(state.pool)))
+    )
+    inputs = None if is_last else predict(loop, state, learned, data)
+    jax.block_until_ready(inputs)
+    clock.append(time.perf_counter())
+    batch = None
+    if inputs is not None:
+        state, batch = jax.block_until_ready(ask(loop, state, inputs))
+        state = keep(tell(state, batch.indices, oracle(data, batch.indices)), learned)
+    clock.append(time.perf_counter())
+    seconds = Seconds(fit_seconds, *(end - start for start, end in pairwise(clock)))
+    return state, Round(index, num_labelled, evaluation, batch), seconds
+
+
+_PURPOSES = ("init", "fit", "evaluate", "predict", "select")
+
+
+def _round_key(state: LoopState, purpose: str) -> Key:
+    """The key of one purpose in one round; none is ever used twice."""
+    round_key = jax.random.fold_in(state.key, state.round)
+    return jax.random.fold_in(round_key, _PURPOSES.index(purpose))

@@ -49,33 +49,33 @@ if TYPE_CHECKING:
     from bbald_jax.learning.augmentation import Augmentation as Augmentation
     from bbald_jax.learning.convolution import Conv as Conv
     from bbald_jax.learning.convolution import max_pool as max_pool
+    from bbald_jax.learning.ensemble import ensemble_learner as ensemble_learner
+    from bbald_jax.learning.learner import Learner as Learner
+    from bbald_jax.learning.linen import FactoredModule as FactoredModule
+    from bbald_jax.learning.linen import flax_model as flax_model
     from bbald_jax.learning.mc_dropout import sample_mc_dropout as sample_mc_dropout
-    from bbald_jax.learning.models import MLP as MLP
-    from bbald_jax.learning.models import FactoredModule as FactoredModule
-    from bbald_jax.learning.models import Model as Model
-    from bbald_jax.learning.models import PaperCNN as PaperCNN
-    from bbald_jax.learning.models import flax_model as flax_model
-    from bbald_jax.learning.training import AUGMENTED as AUGMENTED
-    from bbald_jax.learning.training import PAPER as PAPER
-    from bbald_jax.learning.training import Learner as Learner
-    from bbald_jax.learning.training import Recipe as Recipe
-    from bbald_jax.learning.training import ensemble_learner as ensemble_learner
+    from bbald_jax.learning.model import Model as Model
+    from bbald_jax.learning.networks import MLP as MLP
+    from bbald_jax.learning.networks import PaperCNN as PaperCNN
+    from bbald_jax.learning.recipes import AUGMENTED as AUGMENTED
+    from bbald_jax.learning.recipes import PAPER as PAPER
+    from bbald_jax.learning.recipes import Recipe as Recipe
     from bbald_jax.learning.training import mc_dropout_learner as mc_dropout_learner
 
 __version__ = "0.1.0"
 
 # Where each lazy name lives; a module's own name stands for the module.
 _LAZY = {
-    **dict.fromkeys(("Augmentation",), "learning.augmentation"),
+    "Augmentation": "learning.augmentation",
     **dict.fromkeys(("Conv", "max_pool"), "learning.convolution"),
-    **dict.fromkeys(
-        ("FactoredModule", "MLP", "Model", "PaperCNN", "flax_model"), "learning.models"
-    ),
-    **dict.fromkeys(("sample_mc_dropout",), "learning.mc_dropout"),
-    **dict.fromkeys(
-        ("AUGMENTED", "PAPER", "Learner", "Recipe", "ensemble_learner", "mc_dropout_learner"),
-        "learning.training",
-    ),
+    **dict.fromkeys(("FactoredModule", "flax_model"), "learning.linen"),
+    **dict.fromkeys(("MLP", "PaperCNN"), "learning.networks"),
+    **dict.fromkeys(("AUGMENTED", "PAPER", "Recipe"), "learning.recipes"),
+    "Learner": "learning.learner",
+    "Model": "learning.model",
+    "ensemble_learner": "learning.ensemble",
+    "mc_dropout_learner": "learning.training",
+    "sample_mc_dropout": "learning.mc_dropout",
     "datasets": "experiment.datasets",
     "loop": "loop",
     "pool": "pool",

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbald_jax.learning.models import MLP, Model, flax_model
-from bbald_jax.learning.training import Recipe
+from bbald_jax.learning.linen import flax_model
+from bbald_jax.learning.model import Model
+from bbald_jax.learning.networks import MLP
+from bbald_jax.learning.recipes import Recipe
 from bbald_jax.pool import Labelled
 
 NUM_CLASSES = 3

@@ -2,8 +2,10 @@
 
 import click
 
-from bbald_jax.cli.experiments import compare, run
-from bbald_jax.cli.select_command import acquisitions, select
+from bbald_jax.cli.acquisitions_command import acquisitions
+from bbald_jax.cli.compare_command import compare
+from bbald_jax.cli.run_command import run
+from bbald_jax.cli.select_command import select
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,4 +1,4 @@
-"""Batches at the command line: `bbald select` and `bbald acquisitions`."""
+"""`bbald select`: a batch from a file of predictions."""
 
 import csv
 import io
@@ -124,20 +124,6 @@ def select(
         console.print(f"warning: {warning}", style="yellow")
     if output is not None:
         console.print(f"written: {output}")
-
-
-@click.command()
-def acquisitions() -> None:
-    """List the acquisition functions, and what each requires."""
-    needs = {"log_probs": "predictions", "target_log_probs": "target predictions"}
-    functions = catalogue().values()
-    width = max(len(function.name) for function in functions)
-    console = make_console()
-    for function in functions:
-        required = " and ".join(needs.get(name, name) for name in function.requires)
-        console.print(
-            f"{function.name:<{width}}  {function.description}. Needs {required or 'nothing'}."
-        )
 
 
 def _check_output(output: Path, inputs: list[Path | None]) -> None:

@@ -1,31 +1,24 @@
-"""Data sets as NumPy arrays: local files first, then public mirrors with a checked cache.
+"""Data sets as NumPy arrays, by name.
 
-Nothing numerical imports this module. scikit-learn and pooch (the `experiments` extra) are
-imported where they are needed, so files in `$BBALD_DATA_DIR` are read without either.
+Nothing numerical imports this module. scikit-learn (the `experiments` extra) is imported where it
+is needed.
 """
 
-import gzip
-import hashlib
-import importlib
 import math
-import os
-import re
-import textwrap
-import zlib
-from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")
-
-IDX_FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
+from bbald_jax.experiment.idx import (
+    IDX_FILES,
+    DatasetFileError,
+    Source,
+    import_extra,
+    locate,
+    read_idx,
 )
+
+DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")
 
 
 class Dataset(NamedTuple):
@@ -48,32 +41,6 @@ class Dataset(NamedTuple):
     y_test: np.ndarray
     num_classes: int
     num_repeats: int = 1
-
-
-class Source(NamedTuple):
-    """Where the four `IDX_FILES` of a data set come from, and how its pixels are normalised.
-
-    Attributes:
-      name: the data set's name, and its folder in `$BBALD_DATA_DIR` and in the cache.
-      mirrors: URLs ending in `/`, tried in this order.
-      checksums: of each of `IDX_FILES`, `algorithm:hexdigest`.
-      mean: of the training pixels, scaled to [0, 1].
-      std: of the same.
-    """
-
-    name: str
-    mirrors: tuple[str, ...]
-    checksums: tuple[str, ...]
-    mean: float
-    std: float
-
-
-class DatasetFileError(ValueError):
-    """A file of a data set is there, but is not what it should be."""
-
-
-class DatasetUnavailableError(OSError):
-    """A file of a data set is neither in `$BBALD_DATA_DIR` nor on any mirror that answers."""
 
 
 MNIST = Source(
@@ -149,7 +116,7 @@ def load_digits() -> Dataset:
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
     """
-    digits = _import_extra("sklearn.datasets").load_digits()
+    digits = import_extra("sklearn.datasets").load_digits()
     # The file is not in random order: a writer's digits follow one another.
     order = np.random.default_rng(0).permutation(len(digits.target))
     x = (digits.images[order, ..., None] / 16).astype(np.float32)
@@ -242,7 +209,7 @@ def load_idx(source: Source) -> Dataset:
       DatasetUnavailableError: a file is not there and no mirror delivers it.
       ModuleNotFoundError: pooch is needed and not installed.
     """
-    paths = [_locate(source, *each) for each in zip(IDX_FILES, source.checksums, strict=True)]
+    paths = [locate(source, *each) for each in zip(IDX_FILES, source.checksums, strict=True)]
     # 256 grey levels, normalised once in float64: no float copy of the images but the result.
     levels = ((np.arange(256) / 255 - source.mean) / source.std).astype(np.float32)
     arrays = []
@@ -255,98 +222,3 @@ def load_idx(source: Source) -> Dataset:
             )
         arrays += [levels[images][..., None], labels.astype(np.int32)]
     return Dataset(source.name, *arrays, num_classes=10)
-
-
-def read_idx(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
-    """The array in one gzipped IDX file of unsigned bytes.
-
-    IDX: the bytes `0 0 8 ndim`, `ndim` sizes as big-endian uint32, the array in C order.
-
-    Args:
-      path: the `.gz` file.
-      ndim: the number of axes it must have: 3 for images, 1 for labels.
-
-    Returns:
-      uint8 array with `ndim` axes, read-only.
-
-    Raises:
-      ValueError: not gzip, not IDX, another number of axes, too short or too long.
-
-    Source: LeCun, Cortes, Burges (1998), "File formats for the MNIST database".
-    """
-    fix = "replace it with the original file"
-    magic, start = bytes((0, 0, 8, ndim)), 4 + 4 * ndim
-    try:
-        content = gzip.decompress(Path(path).read_bytes())
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DatasetFileError(f"{path} is not a complete gzip file ({error}); {fix}") from error
-    if content[:4] != magic or len(content) < start:
-        raise DatasetFileError(
-            f"{path} is not an IDX file of {ndim}-dimensional unsigned bytes: it must begin "
-            f"with {magic.hex()} and {ndim} sizes, but begins with "
-            f"{content[:4].hex() or 'nothing'} and holds {len(content)} bytes; {fix}"
-        )
-    shape = tuple(np.frombuffer(content, ">u4", ndim, offset=4).tolist())
-    if len(content) - start != math.prod(shape):
-        raise DatasetFileError(
-            f"{path} has the shape {shape} in its header, {math.prod(shape)} bytes, but holds "
-            f"{len(content) - start}; {fix}"
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _locate(source: Source, file: str, checksum: str) -> Path:
-    """The path of one file of a data set, its checksum verified; downloads it if need be."""
-    root = os.environ.get("BBALD_DATA_DIR")
-    path = Path(root or "", source.name, file).expanduser()
-    if not root or not path.exists():
-        return _download(source, file, checksum)
-    algorithm, _, expected = checksum.partition(":")
-    # A FIPS build of Python refuses MD5 without `usedforsecurity=False`.
-    actual = hashlib.new(algorithm, path.read_bytes(), usedforsecurity=False).hexdigest()
-    if actual != expected:
-        raise DatasetFileError(
-            f"{path} is not the original file: its {algorithm} is {actual}, expected {expected}; "
-            "replace it, or delete it to have it downloaded"
-        )
-    return path
-
-
-def _download(source: Source, file: str, checksum: str) -> Path:
-    """The path of one file in the cache, fetched from the first mirror that delivers it."""
-    pooch = _import_extra("pooch")
-    folder = pooch.os_cache("bbald_jax") / source.name
-    failures = []
-    for mirror in source.mirrors:
-        # pooch writes a temporary file, checks it, then renames it: neither a killed download
-        # nor a second process leaves half a file under the real name.
-        try:
-            return Path(pooch.retrieve(mirror + file, checksum, file, folder, progressbar=True))
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors
-            failures.append(f"{mirror} ({_reason(error)})")
-    root = os.environ.get("BBALD_DATA_DIR") or "not set"
-    raise DatasetUnavailableError(
-        f"cannot get {file} of {source.name}: {'; '.join(failures)}; check the connection, or put "
-        f"{', '.join(IDX_FILES)} in $BBALD_DATA_DIR/{source.name}/ (BBALD_DATA_DIR is {root})"
-    )
-
-
-def _reason(error: BaseException) -> str:
-    """One short line: requests wraps 'Connection refused' in three exceptions and two reprs."""
-    inner = error
-    while isinstance(inner, BaseException):
-        error, inner = inner, getattr(inner, "reason", next(iter(inner.args), None))
-    text = re.sub(r"^HTTPS?Connection\(.*?\): | for url: .*", "", str(error))
-    return textwrap.shorten(text, 120)
-
-
-def _import_extra(module: str) -> ModuleType:
-    """The module, or the install command: it belongs to the `experiments` extra."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"this data set needs {module.partition('.')[0]}; install it with: "
-            "pip install 'bbald_jax[experiments]'",
-            name=module,
-        ) from error

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 
 from bbald_jax.experiment.config import Config, ConfigError, trial_key
 from bbald_jax.experiment.datasets import Dataset
-from bbald_jax.learning.training import RECIPES
+from bbald_jax.learning.recipes import RECIPES
 from bbald_jax.loop.rounds import Data
 from bbald_jax.pool import Labelled
 

@@ -17,8 +17,10 @@ from bbald_jax.experiment.config import Config, trial_key
 from bbald_jax.experiment.datasets import Dataset, load_dataset
 from bbald_jax.experiment.results import Line
 from bbald_jax.experiment.splits import Split, gather, split, targets
-from bbald_jax.learning.models import MLP, PaperCNN, flax_model
-from bbald_jax.learning.training import RECIPES, mc_dropout_learner
+from bbald_jax.learning.linen import flax_model
+from bbald_jax.learning.networks import MLP, PaperCNN
+from bbald_jax.learning.recipes import RECIPES
+from bbald_jax.learning.training import mc_dropout_learner
 from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
 
 

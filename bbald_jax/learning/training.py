@@ -1,8 +1,7 @@
-"""Fitting a model to the labelled points; `Learner` is the seam where other learners plug in."""
+"""Fitting a network to the labelled points by a recipe."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,90 +9,14 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bbald_jax.learning.augmentation import Augmentation, augment
-from bbald_jax.learning.mc_dropout import map_chunks, map_each, sample_mc_dropout
-from bbald_jax.learning.models import Model, Params
+from bbald_jax.learning.augmentation import augment
+from bbald_jax.learning.chunks import map_chunks
+from bbald_jax.learning.learner import Learner
+from bbald_jax.learning.mc_dropout import sample_mc_dropout
+from bbald_jax.learning.model import Model, Params
+from bbald_jax.learning.recipes import Recipe
 from bbald_jax.pool import Labelled
 from bbald_jax.typing import Key
-
-
-class Learner(NamedTuple):
-    """Anything that learns from labelled points and can be sampled: three pure functions.
-
-    The loop calls them as they are, with concrete arrays: a learner in JAX jits its own functions
-    (then a whole step of the loop can be jitted too); one that wraps another framework converts.
-
-    Attributes:
-      init: `init(key, x) -> state`, for inputs like `x [n, ...]`.
-      fit: `fit(key, state, labelled, validation) -> state`, both `Labelled` buffers; a
-        `validation.num_examples` of 0 means that there is none.
-      sample: `sample(key, state, x, num_samples) -> log_probs [N, K, C]`. Sample k is the same
-        function for every point, and depends on the key only: not on how x was cut into calls.
-      warm_start: whether the loop hands `fit` the state after the last round, instead of a new
-        one from `init`.
-    """
-
-    init: Callable[[Key, Array], Any]
-    fit: Callable[[Key, Any, Labelled, Labelled], Any]
-    sample: Callable[[Key, Any, Array, int], Array]
-    warm_start: bool = False
-
-
-class Recipe(NamedTuple):
-    """How a network is fitted: Adam, on minibatches drawn with replacement.
-
-    After every epoch the accuracy on the validation points is measured; training stops when it
-    has not risen for `patience` epochs, and the best parameters are restored. Without validation
-    points it runs for `max_epochs`.
-
-    Attributes:
-      name: as on the command line.
-      batch_size: examples in a minibatch.
-      learning_rate: of Adam.
-      steps_per_epoch: minibatches between two looks at the validation points.
-      max_epochs: at most so many.
-      patience: epochs without improvement until it stops.
-      num_validation: labelled points set apart for early stopping, where the data set can spare
-        them.
-      augmentation: random deformations of the images of every minibatch; None for none.
-      ema_decay: the result is the exponential moving average of the parameters over the steps,
-        with this decay; 0 is the last step's.
-      warm_start: go on from the parameters of the round before, instead of new ones; Adam and the
-        average start anew.
-    """
-
-    name: str
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    steps_per_epoch: int = 79
-    max_epochs: int = 30
-    patience: int = 3
-    num_validation: int = 1024
-    augmentation: Augmentation | None = None
-    ema_decay: float = 0.0
-    warm_start: bool = False
-
-
-#: The BatchBALD paper's protocol for MNIST: an epoch is 5,056 draws (79 minibatches of 64).
-#: Source: Kirsch, van Amersfoort, Gal (2019), section 4.2 and their published code.
-PAPER = Recipe("paper")
-
-#: Fewer labels: small deformations, a fixed number of steps, and no labels for validation. What
-#: decided each is in `experiments/README.md`.
-AUGMENTED = Recipe(
-    "augmented",
-    batch_size=32,
-    steps_per_epoch=2212,
-    max_epochs=1,
-    num_validation=0,
-    augmentation=Augmentation(shift=2 / 28, rotation=0.2, scale=0.1, shear=0.15, elastic=1 / 28),
-    ema_decay=0.995,
-)
-
-#: The same, from the parameters of the round before, with two sevenths of the steps.
-AUGMENTED_WARM = AUGMENTED._replace(name="augmented-warm", steps_per_epoch=632, warm_start=True)
-
-RECIPES = {recipe.name: recipe for recipe in (PAPER, AUGMENTED, AUGMENTED_WARM)}
 
 # So many updates in a row are skipped when their gradient is not finite.
 _MAX_SKIPPED = 10
@@ -112,49 +35,6 @@ def mc_dropout_learner(model: Model, recipe: Recipe) -> Learner:
         sample=sample,
         warm_start=recipe.warm_start,
     )
-
-
-def ensemble_learner(learner: Learner, num_networks: int) -> Learner:
-    """A deep ensemble: E networks from starts of their own, each sampled K / E times.
-
-    Posterior sample e * K / E + j is sample j of network e. With MC-dropout networks it is an
-    ensemble of their approximate posteriors; each has masks of its own.
-
-    Args:
-      learner: of one network, in JAX.
-      num_networks: E; it must divide K, or `sample` raises ValueError.
-
-    Source: Lakshminarayanan, Pritzel, Blundell, Simple and Scalable Predictive Uncertainty
-    Estimation using Deep Ensembles (2017).
-    """
-
-    @jax.jit
-    def init(key: Key, x: Array) -> Any:
-        return map_each(lambda key: learner.init(key, x), jax.random.split(key, num_networks))
-
-    @jax.jit
-    def fit(key: Key, states: Any, labelled: Labelled, validation: Labelled) -> Any:
-        return map_each(
-            lambda start: learner.fit(start[0], start[1], labelled, validation),
-            (jax.random.split(key, num_networks), states),
-        )
-
-    @partial(jax.jit, static_argnums=3)
-    def sample(key: Key, states: Any, x: Array, num_samples: int) -> Array:
-        num_masks, rest = divmod(num_samples, num_networks)
-        if rest:
-            raise ValueError(
-                f"num_samples: {num_samples} posterior samples are not a multiple of the "
-                f"{num_networks} networks of the ensemble; take "
-                f"{num_samples - rest or num_networks}"
-            )
-        log_probs = map_each(
-            lambda network: learner.sample(network[0], network[1], x, num_masks),
-            (jax.random.split(key, num_networks), states),
-        )  # [E, N, K / E, C]
-        return jnp.moveaxis(log_probs, 0, 1).reshape(len(x), num_samples, -1)
-
-    return Learner(init, fit, sample, learner.warm_start)
 
 
 class _Training(NamedTuple):

@@ -1,11 +1,16 @@
-"""The acquisition loop: `rounds` has the pure functions from state to state, and their driver."""
+"""The acquisition loop.
 
+`rounds` has the pure functions from state to state; the `driver` times them on the host.
+"""
+
+from bbald_jax.loop.driver import Seconds as Seconds
+from bbald_jax.loop.driver import run as run
+from bbald_jax.loop.driver import run_together as run_together
 from bbald_jax.loop.rounds import Data as Data
 from bbald_jax.loop.rounds import Evaluation as Evaluation
 from bbald_jax.loop.rounds import Loop as Loop
 from bbald_jax.loop.rounds import LoopState as LoopState
 from bbald_jax.loop.rounds import Round as Round
-from bbald_jax.loop.rounds import Seconds as Seconds
 from bbald_jax.loop.rounds import ask as ask
 from bbald_jax.loop.rounds import evaluate as evaluate
 from bbald_jax.loop.rounds import fit as fit
@@ -14,7 +19,5 @@ from bbald_jax.loop.rounds import init as init
 from bbald_jax.loop.rounds import keep as keep
 from bbald_jax.loop.rounds import oracle as oracle
 from bbald_jax.loop.rounds import predict as predict
-from bbald_jax.loop.rounds import run as run
-from bbald_jax.loop.rounds import run_together as run_together
 from bbald_jax.loop.rounds import step as step
 from bbald_jax.loop.rounds import tell as tell

@@ -16,7 +16,7 @@ import numpy as np
 
 import bbald_jax as bb
 from bbald_jax.experiment.datasets import load_mnist
-from bbald_jax.learning.mc_dropout import map_chunks
+from bbald_jax.learning.chunks import map_chunks
 from bbald_jax.pool import Labelled
 from experiments.common import reporting
 

@@ -8,11 +8,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from bbald_jax.cli.experiments import run
 from bbald_jax.cli.main import main
+from bbald_jax.cli.run_command import run
 from bbald_jax.experiment import datasets, results, trials
 from bbald_jax.experiment.config import Config
-from bbald_jax.experiment.datasets import DatasetUnavailableError
+from bbald_jax.experiment.idx import DatasetUnavailableError
 from bbald_jax.experiment.results import Line
 
 RUN_OPTIONS = {param.opts[0]: param for param in run.params if isinstance(param, click.Option)}

@@ -17,7 +17,8 @@ import pooch
 import pytest
 
 from bbald_jax.experiment import datasets
-from bbald_jax.experiment.datasets import IDX_FILES, Dataset, DatasetUnavailableError, Source
+from bbald_jax.experiment.datasets import Dataset
+from bbald_jax.experiment.idx import IDX_FILES, DatasetUnavailableError, Source
 
 RNG = np.random.default_rng(0)
 TRAIN_IMAGES, TEST_IMAGES = (RNG.integers(0, 256, (n, 4, 5), dtype=np.uint8) for n in (7, 3))

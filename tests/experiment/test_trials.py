@@ -24,7 +24,7 @@ from bbald_jax.experiment import datasets, report, results, splits, trials
 from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.datasets import Dataset
 from bbald_jax.experiment.results import Line
-from bbald_jax.learning.training import Learner
+from bbald_jax.learning.learner import Learner
 
 CONFIG = Config(acquisition_size=3, num_samples=5, num_configurations=50, num_rounds=5)
 NUM_LINES = CONFIG.num_rounds + 1

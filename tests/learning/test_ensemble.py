@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import toy
 
-from bbald_jax.learning.training import Learner, ensemble_learner, mc_dropout_learner
+from bbald_jax.learning.ensemble import ensemble_learner
+from bbald_jax.learning.learner import Learner
+from bbald_jax.learning.training import mc_dropout_learner
 
 KEY = jax.random.key(0)
 NUM_NETWORKS = 3

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from conftest import temporary_bytes
 
-from bbald_jax.learning import models
-from bbald_jax.learning.mc_dropout import map_chunks, sample_mc_dropout
-from bbald_jax.learning.models import MLP, Model, PaperCNN, flax_model
+from bbald_jax.learning import model as models
+from bbald_jax.learning.chunks import map_chunks
+from bbald_jax.learning.linen import flax_model
+from bbald_jax.learning.mc_dropout import sample_mc_dropout
+from bbald_jax.learning.model import Model
+from bbald_jax.learning.networks import MLP, PaperCNN
 
 KEY = jax.random.key(0)
 NUM_POINTS, NUM_SAMPLES, NUM_CLASSES = 130, 3, 4  # more points than two chunks hold

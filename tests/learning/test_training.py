@@ -11,8 +11,12 @@ import toy
 
 from bbald_jax.acquisition.functions import Inputs, catalogue
 from bbald_jax.learning.augmentation import Augmentation
-from bbald_jax.learning.models import MLP, Model, flax_model
-from bbald_jax.learning.training import PAPER, Learner, Recipe, mc_dropout_learner
+from bbald_jax.learning.learner import Learner
+from bbald_jax.learning.linen import flax_model
+from bbald_jax.learning.model import Model
+from bbald_jax.learning.networks import MLP
+from bbald_jax.learning.recipes import PAPER, Recipe
+from bbald_jax.learning.training import mc_dropout_learner
 from bbald_jax.loop.rounds import _measure
 from bbald_jax.pool import Labelled
 

@@ -19,8 +19,9 @@ from bbald_jax.acquisition import functions
 from bbald_jax.acquisition.functions import Acquisition, Inputs
 from bbald_jax.acquisition.top import select_top
 from bbald_jax.information.entropy import predictive_entropy
-from bbald_jax.learning.models import flax_model
-from bbald_jax.learning.training import Learner, mc_dropout_learner
+from bbald_jax.learning.learner import Learner
+from bbald_jax.learning.linen import flax_model
+from bbald_jax.learning.training import mc_dropout_learner
 from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
 from bbald_jax.typing import CandidateBatch
 

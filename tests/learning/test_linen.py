@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bbald_jax.learning import models
+from bbald_jax.learning import model as models
 from bbald_jax.learning.convolution import Conv, max_pool
-from bbald_jax.learning.models import MLP, FactoredModule, Model, PaperCNN, flax_model
+from bbald_jax.learning.linen import FactoredModule, flax_model
+from bbald_jax.learning.model import Model
+from bbald_jax.learning.networks import MLP, PaperCNN
 
 KEY = jax.random.key(0)
 

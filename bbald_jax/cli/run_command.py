@@ -1,7 +1,6 @@
-"""Experiments at the command line: `bbald run` and `bbald compare`."""
+"""`bbald run`: active-learning experiments at the command line."""
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,39 +11,22 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bbald_jax.acquisition.functions import catalogue
-from bbald_jax.cli.console import POSITIVE, SEED, Refused, make_console
-from bbald_jax.experiment import report, results, trials
-from bbald_jax.experiment.config import Config, ConfigError
-from bbald_jax.experiment.datasets import (
-    DATASETS,
-    DatasetFileError,
-    DatasetUnavailableError,
-    load_dataset,
+from bbald_jax.cli.console import (
+    FRACTION,
+    POSITIVE,
+    SEED,
+    FiniteRange,
+    Refused,
+    make_console,
+    one_line_errors,
 )
-from bbald_jax.experiment.results import Line, ResultsError
-from bbald_jax.learning.training import RECIPES
-
-
-class _FiniteRange(click.FloatRange):
-    """click lets NaN and infinity through any range."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
+from bbald_jax.experiment import report, results, trials
+from bbald_jax.experiment.config import Config
+from bbald_jax.experiment.datasets import DATASETS, load_dataset
+from bbald_jax.experiment.results import Line
+from bbald_jax.learning.recipes import RECIPES
 
 _DEFAULT = Config()
-_FRACTION = _FiniteRange(min=0, max=1, min_open=True)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except (ConfigError, ResultsError, DatasetFileError, DatasetUnavailableError) as error:
-        raise Refused(str(error)) from error
 
 
 @contextmanager
@@ -85,7 +67,7 @@ def _option(name: str, help: str, **kwargs: Any):
 @_option(
     "--target-accuracy",
     "Stop a trial once the test accuracy reaches this fraction.",
-    type=_FRACTION,
+    type=FRACTION,
     show_default="no target",
 )
 @_option(
@@ -101,7 +83,7 @@ def _option(name: str, help: str, **kwargs: Any):
 @_option(
     "--noise",
     "Standard deviation of the noise on each copy's normalised pixels (repeated-mnist).",
-    type=_FiniteRange(min=0),
+    type=FiniteRange(min=0),
 )
 @_option("--recipe", "How the network is trained.", type=click.Choice(list(RECIPES)))
 @_option("--seed", "Everything random comes from it.", type=SEED)
@@ -119,7 +101,7 @@ def run(output_dir: Path | None, **options: Any) -> None:
         "results", f"{config.dataset}-{config.acquisition}-seed{config.seed}"
     )
     console = make_console()
-    with _kept_for_the_same_command(folder), _one_line_errors(), results.locked(folder):
+    with _kept_for_the_same_command(folder), one_line_errors(), results.locked(folder):
         is_there = results.open_folder(folder, vars(config), trials.environment())
         lines = results.read_rounds(folder)
         if all(trials.is_finished(lines, trial) for trial in range(config.num_trials)):
@@ -201,40 +183,3 @@ def _finish(console: Console, config: Config, folder: Path) -> None:
         results.write_table(folder, lines)  # the last file: where it is, all are
     files = "config.json, rounds.jsonl, rounds.csv, learning_curve.png, acquired.png"
     console.print(f"{folder}: {files}")
-
-
-@click.command()
-@click.argument(
-    "folders", metavar="RESULTS...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--accuracy",
-    "accuracies",
-    multiple=True,
-    type=_FRACTION,
-    default=(0.9, 0.95),
-    show_default=True,
-    help="Count the labels needed to reach it; may be given several times.",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("comparison.png"),
-    show_default=True,
-    help="The figure (PNG, PDF or SVG, by its suffix).",
-)
-def compare(folders: tuple[Path, ...], accuracies: tuple[float, ...], output: Path) -> None:
-    """Draw several results folders in one figure, and count the labels each needed."""
-    with _one_line_errors():
-        runs = {str(folder): results.read_rounds(folder) for folder in folders}
-        for folder, lines in runs.items():
-            results.read_config(Path(folder))
-            if not lines:
-                raise ResultsError(f"{folder} has no finished round yet; run it first.")
-    try:
-        report.draw_learning_curves(output, runs)
-    except (OSError, ValueError) as error:
-        raise Refused(f"--output {output}: {error}") from error
-    console = make_console()
-    console.print(report.labels_needed_table(runs, accuracies))
-    console.print(f"figure: {output}")

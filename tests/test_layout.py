@@ -22,6 +22,7 @@ ORDER = (
     "files",
     "validation",
     "tiling",
+    "masks",
     "information",
     "acquisition",
     "pool",

@@ -14,6 +14,7 @@ from bbald_jax.acquisition.certificate import (
     effective_configurations,
 )
 from bbald_jax.acquisition.search import best_gains
+from bbald_jax.acquisition.ties import priorities
 from bbald_jax.acquisition.top import first_mentions, without_pending
 from bbald_jax.information.configurations import (
     Configurations,
@@ -23,6 +24,7 @@ from bbald_jax.information.configurations import (
     root,
 )
 from bbald_jax.information.gains import candidates
+from bbald_jax.masks import true_positions
 from bbald_jax.typing import (
     Available,
     BatchBALDDiagnostics,
@@ -76,7 +78,7 @@ def select_batchbald(
     Monte-Carlo estimate beyond.
 
     Args:
-      key: for the thinning of the configurations; not used while they fit.
+      key: for the thinning of the configurations, and for the order of points that gain the same.
       log_probs: `[N, K, C]`, log p(y=c | x_n, w_k), normalised over C.
       batch_size: B, at least 1 (static); it may exceed N.
       num_configurations: M, at least 1 (static); below about 1,000 the choice suffers.
@@ -90,8 +92,8 @@ def select_batchbald(
     Returns:
       B slots, in order of acquisition. `scores[i]` is I[y_{n_0}, ..., y_{n_i}; w | y_pending] in
       nats, at most log K; `gains[i]` what point i added. Gains are computed in float32 as
-      differences of entropies, with an error of about 1e-6 nats. Equal gains go to the lowest
-      index, while they are above 1e-6. Points with NaN are left out and counted in
+      differences of entropies, with an error of about 1e-6 nats; of points whose gains differ by no
+      more, one is drawn at random. Points with NaN are left out and counted in
       `diagnostics.num_invalid`. `diagnostics` is `BatchBALDDiagnostics`: a certificate, what
       remains unknown, the work.
       Memory beside the input: about 2 N K (C + 1) + 6 M (K + C) floats and the tiles of
@@ -111,8 +113,9 @@ def select_batchbald(
     available = assert_available(available, num_points)
     available = without_pending(available & ~is_invalid, pending)
     pending = jnp.zeros(0, jnp.int32) if pending is None else pending
-    # Two streams, so that the thinning of pending points and of chosen ones share no key.
-    pending_key, batch_key = jax.random.split(key)
+    # Streams of their own, so that no two purposes share a key.
+    pending_key, batch_key, ties_key = jax.random.split(key, 3)
+    priority = priorities(ties_key, jnp.arange(num_points))
 
     def join(tree: Configurations, step_key: Key, index) -> tuple[Configurations, Array]:
         """The tree with one more point, and the entropy that then remains."""
@@ -125,7 +128,7 @@ def select_batchbald(
     if pending.size:
         # A label that is not a number tells nothing: such a point is left out here too.
         is_usable = first_mentions(pending, num_points) & ~is_invalid[pending]
-        conditions = pending[jnp.nonzero(is_usable, size=pending.size, fill_value=0)[0]]
+        conditions = pending[true_positions(is_usable, size=pending.size, fill_value=0)]
 
         def condition(i, tree: Configurations) -> Configurations:
             return join(tree, jax.random.fold_in(pending_key, i), conditions[i])[0]
@@ -150,10 +153,11 @@ def select_batchbald(
             enough=state.remaining,
             tolerance=jnp.where(is_over, CERTIFICATE_TOLERANCE * score / batch_size, 0),
             hint=state.hint,
+            priority=priority,
             use_bounds=use_bounds,
         )
-        index = best.indices[0]
-        is_found = (best.gains[0] > -jnp.inf) & ~is_over
+        index = best.chosen
+        is_found = (best.gain > -jnp.inf) & ~is_over
         tree, remaining = lax.cond(
             is_found,
             lambda: join(state.tree, step_key, index),
@@ -161,7 +165,7 @@ def select_batchbald(
         )
         slot = _Slot(
             point=jnp.where(is_found, index, -1),
-            gain=jnp.where(is_found, best.gains[0], 0),
+            gain=jnp.where(is_found, best.gain, 0),
             is_exact=state.tree.is_exact,
             remaining_entropy=remaining,
             upper_gains=lax.top_k(best.bounds, min(batch_size, num_points))[0],

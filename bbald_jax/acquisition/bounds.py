@@ -21,6 +21,8 @@ to make that small:
   much mass, and lose all.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -40,10 +42,22 @@ _WINDOW = 256
 _FLOOR = -60.0
 
 
-def ladder(tree: Configurations) -> list[Configurations]:
-    """Ever coarser versions of `tree`, finest first.
+class Ladder(NamedTuple):
+    """Ever coarser versions of a tree; each is evaluated only for what coarser ones leave open.
 
-    Each level is evaluated only for what the coarser ones have not ruled out.
+    Attributes:
+      coarsest: of M / 160 nodes at most.
+      finer: the others, finest first, along a leading axis: all have the capacity of the finest.
+    """
+
+    coarsest: Configurations
+    finer: Configurations
+
+
+def ladder(tree: Configurations) -> Ladder:
+    """Merge a tree of M nodes into M / 4, those into M / 12, and those into M / 40; and M / 160.
+
+    The three finer levels are made by one loop, and so in arrays of one size: compiled once.
 
     Args:
       tree: of a capacity above `SMALL`.
@@ -55,40 +69,67 @@ def ladder(tree: Configurations) -> list[Configurations]:
     level = tree._replace(
         weights=tree.weights[order], masses=tree.masses[order], entropies=tree.entropies[order]
     )
-    levels = []
-    for fraction in _FRACTIONS:
-        level, _ = merge(level, capacity // fraction)
-        levels.append(level)
-    return [*levels, coarsest]
+    sizes = [capacity // fraction for fraction in _FRACTIONS]
+
+    def add_level(level: Configurations, num_groups: Int[Array, ""]):
+        merged, _ = merge(level, num_groups, capacity=sizes[0])
+        # Written over the nodes it was made of, so that the next level reads from there.
+        return Configurations(
+            weights=level.weights.at[: sizes[0]].set(merged.weights),
+            masses=jnp.zeros_like(level.masses).at[: sizes[0]].set(merged.masses),
+            entropies=jnp.zeros_like(level.entropies).at[: sizes[0]].set(merged.entropies),
+            mean=merged.mean,
+            size=merged.size,
+            is_exact=merged.is_exact,
+        ), merged
+
+    _, finer = lax.scan(add_level, level, jnp.asarray(sizes, jnp.int32))
+    return Ladder(coarsest, finer)
 
 
-def merge(tree: Configurations, num_groups: int) -> tuple[Configurations, Int[Array, "M"]]:
+def merge(
+    tree: Configurations, num_groups: int | Int[Array, ""], *, capacity: int | None = None
+) -> tuple[Configurations, Int[Array, "M"]]:
     """Average similar nodes into at most G groups.
 
     Args:
       tree: M nodes. Beyond `_WINDOW` groups, nodes that are alike must stand near each other.
-      num_groups: G (static), less than M.
+      num_groups: G, less than M.
+      capacity: of the result (static), at least G; G itself by default, which is static then.
 
     Returns:
-      A tree of capacity G, whose gains are upper bounds on those of `tree`, and the group of every
-      node. Nodes that fit are kept as they are.
+      A tree whose gains are upper bounds on those of `tree`, and the group of every node. Nodes
+      that fit are kept as they are.
     """
+    if capacity is None:
+        capacity = int(num_groups)
     priority = jnp.cumsum(tree.masses * tree.entropies)
-    quantiles = (jnp.arange(num_groups) + 0.5) / num_groups * priority[-1]
+    quantiles = (jnp.arange(capacity) + 0.5) / num_groups * priority[-1]
     pivots = jnp.clip(jnp.searchsorted(priority, quantiles), 0, tree.size - 1)
-    homes = jnp.clip(jnp.searchsorted(quantiles, priority), 0, num_groups - 1)
+    # How many quantiles lie below, as they are evenly spaced.
+    homes = jnp.ceil(priority / priority[-1] * num_groups - 0.5)
+    homes = jnp.clip(jnp.nan_to_num(homes), 0, num_groups - 1).astype(jnp.int32)
 
-    by_pivot = _nearest(tree, jnp.sqrt(tree.weights), jnp.sqrt(tree.weights[pivots]), homes)
-    masses, weights = _averages(tree, by_pivot, num_groups)
-    # KL(w || W) = sum_k w log w - sum_k w log W is least where the second sum is largest.
-    by_average = _nearest(tree, tree.weights, jnp.maximum(jnp.log(weights), _FLOOR), homes)
-    groups = jnp.where(tree.size <= num_groups, jnp.arange(tree.masses.size), by_average)
-    masses, weights = _averages(tree, groups, num_groups)
+    def assign_again(i, state):
+        """First by pivot, then by the average of those that joined it."""
+        directions, _, _, _ = state
+        groups, masses, weights = _assign(tree, directions, homes, num_groups, is_first=i == 0)
+        # KL(w || W) = sum_k w log w - sum_k w log W is least where the second sum is largest.
+        return jnp.maximum(jnp.log(weights), _FLOOR), groups, masses, weights
+
+    pivot_weights = tree.weights[pivots]
+    start = (
+        jnp.sqrt(pivot_weights),
+        jnp.zeros(tree.masses.size, jnp.int32),
+        jnp.zeros(capacity, tree.masses.dtype),
+        pivot_weights,
+    )
+    _, groups, masses, weights = lax.fori_loop(0, 2, assign_again, start)
 
     # The groups that have members come first, so that the others cost nothing.
     size = jnp.sum(masses > 0).astype(jnp.int32)
-    members = jnp.nonzero(masses > 0, size=num_groups, fill_value=0)[0]
-    in_use = jnp.arange(num_groups) < size
+    members = jnp.argsort(masses <= 0)  # stable; of so few it takes less to compile than a sum
+    in_use = jnp.arange(capacity) < size
     weights = weights[members]
     merged = Configurations(
         weights=weights,
@@ -101,42 +142,56 @@ def merge(tree: Configurations, num_groups: int) -> tuple[Configurations, Int[Ar
     return merged, groups
 
 
-def _nearest(
+def _assign(
     tree: Configurations,
-    features: Float[Array, "M K"],
     directions: Float[Array, "G K"],
     homes: Int[Array, "M"],
-) -> Int[Array, "M"]:
-    """`argmax_g sum_k features[m,k] directions[g,k]`, over a window of groups about the home."""
-    capacity = features.shape[0]
-    num_groups = directions.shape[0]
-    tile = min(capacity, tiling().rows)
-    window = min(num_groups, _WINDOW)
+    num_groups: int | Int[Array, ""],
+    *,
+    is_first: Array,
+) -> tuple[Int[Array, "M"], Float[Array, "G"], Float[Array, "G K"]]:
+    """Every node joins a group; then masses V[g] and weights W[g] of the groups.
 
-    def assign_tile(i, groups):
+    The group is `argmax_g sum_k features[m,k] directions[g,k]`, over a window of groups about the
+    home, with the nodes' weights for features, or their square roots the first time. A group
+    without members is uniform, a home for stragglers.
+    """
+    capacity, num_samples = tree.weights.shape
+    most_groups = directions.shape[0]
+    tile = min(capacity, tiling().rows)
+    window = min(most_groups, _WINDOW)
+    # Where all nodes fit, each is a group of its own (the last time: the groups must be those).
+    keeps_all = (tree.size <= num_groups) & ~is_first
+
+    def assign_tile(i, state):
+        groups, sums = state
         start = jnp.minimum(i * tile, capacity - tile)
+        rows = start + jnp.arange(tile)
+        weights = lax.dynamic_slice_in_dim(tree.weights, start, tile)
         middle = (homes[start] + homes[start + tile - 1]) // 2
-        first = jnp.clip(middle - window // 2, 0, num_groups - window)
+        first = jnp.clip(middle - window // 2, 0, jnp.maximum(num_groups - window, 0))
         near = lax.dynamic_slice_in_dim(directions, first, window)
-        likeness = near @ lax.dynamic_slice_in_dim(features, start, tile).T
+        likeness = near @ jnp.where(is_first, jnp.sqrt(weights), weights).T
+        is_group = first + jnp.arange(window) < num_groups
+        likeness = jnp.where(is_group[:, None], likeness, -jnp.inf)
         # An argmax, in two reductions that a CPU can vectorise (over the first axis).
         is_best = likeness >= jnp.max(likeness, axis=0)
-        best = jnp.min(jnp.where(is_best, jnp.arange(window)[:, None], window - 1), axis=0)
-        best = (first + best).astype(groups.dtype)  # int64 under jax_enable_x64
-        return lax.dynamic_update_slice_in_dim(groups, best, start, 0)
+        nearest = first + jnp.min(jnp.where(is_best, jnp.arange(window)[:, None], window), axis=0)
+        nearest = jnp.where(keeps_all, rows, jnp.minimum(nearest, num_groups - 1))
+        # The last tile is moved back to end with the array; what it repeats is counted once.
+        masses = jnp.where(rows >= i * tile, lax.dynamic_slice_in_dim(tree.masses, start, tile), 0)
+        return (
+            # int64 under jax_enable_x64
+            lax.dynamic_update_slice_in_dim(groups, nearest.astype(groups.dtype), start, 0),
+            sums.at[nearest].add(masses[:, None] * weights, mode="drop"),
+        )
 
     num_tiles = -(-tree.size // tile)
-    return lax.fori_loop(0, num_tiles, assign_tile, jnp.zeros(capacity, jnp.int32))
-
-
-def _averages(
-    tree: Configurations, groups: Int[Array, "M"], num_groups: int
-) -> tuple[Float[Array, "G"], Float[Array, "G K"]]:
-    """Masses V[g] and weights W[g]; uniform, a home for stragglers, where a group is empty."""
-    num_samples = tree.weights.shape[-1]
-    weighted = tree.masses[:, None] * tree.weights
-    sums = jnp.zeros((num_groups, num_samples), weighted.dtype)
-    sums = sums.at[groups].add(weighted, mode="drop")
+    start = (
+        jnp.zeros(capacity, jnp.int32),
+        jnp.zeros((most_groups, num_samples), tree.weights.dtype),
+    )
+    groups, sums = lax.fori_loop(0, num_tiles, assign_tile, start)
     masses = jnp.sum(sums, axis=-1)
     weights = sums / jnp.where(masses > 0, masses, 1)[:, None]
-    return masses, jnp.where((masses > 0)[:, None], weights, 1 / num_samples)
+    return groups, masses, jnp.where((masses > 0)[:, None], weights, 1 / num_samples)

@@ -70,8 +70,12 @@ def _top(
     score: Callable[[Key, Inputs, Available], Float[Array, "N"]],
     description: str,
     requires: tuple[str, ...] = ("log_probs",),
+    is_random: bool = False,
 ) -> Acquisition:
-    """The B points of highest score; `score` sees which points it may choose from."""
+    """The B points of highest score; `score` sees which points it may choose from.
+
+    The key goes to the score, if it is random; else to the choice among equal ones.
+    """
 
     def select(
         key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
@@ -83,6 +87,7 @@ def _top(
             batch_size=batch_size,
             available=available,
             num_invalid=jnp.sum(is_invalid),
+            key=None if is_random else key,
         )
 
     return Acquisition(name, requires, select, description)
@@ -109,9 +114,8 @@ def _select_random(
 def _select_kbald(
     key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
 ) -> CandidateBatch:
-    del key
     return select_kbald(
-        _log_probs(inputs), batch_size=batch_size, available=available, pending=pending
+        _log_probs(inputs), batch_size=batch_size, available=available, pending=pending, key=key
     )
 
 
@@ -172,12 +176,14 @@ power_bald = _top(
     "power-bald",
     lambda key, inputs, available: stochastic.perturb_power(key, _bald(inputs)),
     "drawn with probability proportional to the BALD score",
+    is_random=True,
 )
 
 softmax_bald = _top(
     "softmax-bald",
     lambda key, inputs, available: stochastic.perturb_softmax(key, _bald(inputs)),
     "drawn with probability proportional to exp(BALD score)",
+    is_random=True,
 )
 
 softrank_bald = _top(
@@ -186,6 +192,7 @@ softrank_bald = _top(
         key, _bald(inputs), available=available
     ),
     "drawn with probability proportional to 1 / rank by BALD score",
+    is_random=True,
 )
 
 epig = _top(

@@ -8,9 +8,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from bbald_jax.acquisition.pointwise import epig
+from bbald_jax.acquisition.ties import best, priorities
 from bbald_jax.acquisition.top import first_mentions, without_pending
 from bbald_jax.information.entropy import mutual_information
-from bbald_jax.typing import Available, CandidateBatch, Diagnostics, LogProbs, Pending
+from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
 from bbald_jax.validation import (
     assert_available,
     assert_log_probs,
@@ -26,6 +27,7 @@ def select_kbald(
     batch_size: int,
     available: Available | None = None,
     pending: Pending | None = None,
+    key: Key | None = None,
 ) -> CandidateBatch:
     """2-BALD: B informative points that tell little about each other, chosen greedily.
 
@@ -43,11 +45,13 @@ def select_kbald(
       available: `[N]` bool, the points to choose from; all of them by default.
       pending: `[P]`, indices of points chosen earlier whose labels are still out, padded with -1.
         They are in S from the start, and they are not returned.
+      key: draws among points whose gains are equal within 1e-6; without it the lowest index is
+        taken of those that are exactly equal.
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats; `scores[i]` the sum
-      of the gains so far. Exact for the K given samples. Equal gains go to the lowest index.
-      Points with NaN are left out (of S too) and counted in `diagnostics.num_invalid`.
+      of the gains so far. Exact for the K given samples. Points with NaN are left out (of S too)
+      and counted in `diagnostics.num_invalid`.
       Memory beside the input: that of `epig`, and about 4 N floats. Time: O((B + P) N K C^2).
 
     Raises:
@@ -65,6 +69,7 @@ def select_kbald(
         """The gains once point `index` is in S: less `I[y_n; y_index]`, EPIG of that one target."""
         return gains - epig(log_probs, lax.dynamic_slice_in_dim(log_probs, index, 1))
 
+    priority = None if key is None else priorities(key, jnp.arange(num_points))
     gains = mutual_information(log_probs)
     if pending is not None and pending.size:
         is_usable = first_mentions(pending, num_points) & ~is_invalid[pending]
@@ -76,7 +81,7 @@ def select_kbald(
 
     def step(state, _):
         gains, available, score = state
-        index = jnp.argmax(jnp.where(available, gains, -jnp.inf)).astype(jnp.int32)
+        index = best(gains, available, priority)
         is_found = available[index]
         gain = jnp.where(is_found, gains[index], 0)
         score = score + gain

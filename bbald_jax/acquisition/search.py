@@ -7,35 +7,40 @@ first, until the best gains exceed every bound that remains.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from bbald_jax.acquisition.bounds import SMALL, ladder
-from bbald_jax.information.configurations import Configurations, first_nodes
+from bbald_jax.acquisition.ties import SLACK, Priority, first_of_equals
+from bbald_jax.information.configurations import Configurations
 from bbald_jax.information.gains import Candidates, gains, points_per_tile, take
+from bbald_jax.masks import true_positions
 from bbald_jax.tiling import tiling
 from bbald_jax.typing import Available
 
 # Blocks of candidates that are put in order at a time.
 _BLOCKS = 32
-# A tree of so few nodes is evaluated whole.
-_FEW = 16
-# Gains that differ by less are told apart only by rounding, and gains below it are none.
-_SLACK = 1e-6
 
 
 class BestGains(NamedTuple):
-    """The k best gains, best first, lowest index first among equals.
+    """The k best gains, and the point to take.
 
     Attributes:
-      indices: `[k]` int32; what stands beside a gain of `-inf` means nothing.
-      gains: `[k]`; `-inf` where there are fewer than k candidates.
+      chosen: `[]` int32, the point of the best gain: of gains that are equal within `SLACK`, the
+        one of highest priority. Means nothing where no point is available.
+      gain: `[]`, its gain; `-inf` where no point is available.
+      indices: `[k]` int32, of the k best gains, lowest index first among equals; what stands
+        beside a gain of `-inf` means nothing.
+      gains: `[k]`, best first; `-inf` where there are fewer than k candidates.
       bounds: `[N]`, upper bounds on all gains (exact where they were evaluated), `-inf` for those
         that are not available.
       work: `[]`, evaluations of one candidate on one node.
     """
 
+    chosen: Int[Array, ""]
+    gain: Float[Array, ""]
     indices: Int[Array, "k"]
     gains: Float[Array, "k"]
     bounds: Float[Array, "N"]
@@ -53,6 +58,7 @@ def best_gains(
     enough: Float[Array, ""],
     tolerance: Float[Array, ""],
     hint: Float[Array, "N"],
+    priority: Priority,
     use_bounds: bool,
 ) -> BestGains:
     """The available points of highest gain: those of a dense evaluation, for less work.
@@ -68,31 +74,36 @@ def best_gains(
       tolerance: points may be missed whose gains exceed the last wanted one's by less; 0 misses
         none.
       hint: an order in which good candidates come early; any will do.
+      priority: decides between gains that are equal.
       use_bounds: without them, candidates are evaluated in any order (static).
     """
     num_points = available.shape[0]
     num_best = min(num_best, num_points)
     block = min(num_points, tiling().block)
+    most = min(num_points, _BLOCKS * block)
+    uses_bounds = use_bounds and tree.masses.size > SMALL
 
     def threshold(best):
         """Only what can rise above it is worth evaluating, once these are the best gains."""
         is_enough = jnp.sum(jnp.maximum(best, 0)) >= enough
         wanted = jnp.where(is_enough, num_needed, jnp.minimum(num_wanted, num_best))
         last_wanted = jnp.where(wanted > 0, best[wanted - 1], jnp.inf)
-        return jnp.maximum(last_wanted + tolerance - _SLACK, _SLACK)
+        return jnp.maximum(last_wanted + tolerance - SLACK, SLACK)
 
-    def evaluate(state: _State, order: Float[Array, "N"], most: int) -> _State:
-        """Exact gains of the `most` candidates that stand first, a block after the other.
+    def evaluate(state: _State, order: Float[Array, "N"], num_blocks: int | Array) -> _State:
+        """Exact gains of the candidates that stand first, a block after the other.
 
         The first block is always evaluated; it ends before another that stands below the
-        threshold. Nothing that is done once a block takes time that grows with N.
+        threshold, or after `num_blocks`. Nothing that is done once a block takes time that grows
+        with N.
         """
         values, indices = lax.top_k(order, most)
 
         def can_win(inner):
             i, best, _ = inner
             first = values[jnp.minimum(i * block, most - 1)]
-            return (i == 0) | ((i * block < most) & (first > threshold(best)))
+            is_left = (i * block < most) & (i < num_blocks)
+            return (i == 0) | (is_left & (first > threshold(best)))
 
         def evaluate_block(inner):
             i, best, exact = inner
@@ -121,31 +132,39 @@ def best_gains(
             work=state.work + i * block * tree.size,
         )
 
-    def evaluate_all(state: _State) -> _State:
-        """On a tree of few nodes, that costs less than bounds."""
-        exact = jnp.where(available, gains(first_nodes(tree, _FEW), pool), -jnp.inf)
-        return _State(
-            bounds=jnp.full_like(exact, -jnp.inf),
-            exact=exact,
-            best=lax.top_k(exact, num_best)[0],
-            work=state.work + num_points * tree.size.astype(state.work.dtype),
-        )
-
-    def evaluate_some(state: _State) -> _State:
-        """The first gains, from which on there is something to exceed; then bounds."""
-        state = evaluate(state, jnp.minimum(state.bounds, hint), block)
-        return lax.cond(threshold(state.best) < jnp.inf, refine, lambda state: state, state)
-
     def refine(state: _State) -> _State:
-        """Bounds, coarse to fine, for what can still win."""
-        *finer, coarsest = ladder(tree)
+        """Bounds, coarse to fine, for what can still win; where nothing was merged, exact gains."""
+        levels = ladder(tree)
         # Not of a point that is not available: its gain may be NaN.
-        bounds = jnp.minimum(state.bounds, gains(coarsest, pool))
-        bounds = jnp.where(available, bounds, -jnp.inf)
-        work = state.work + num_points * coarsest.size.astype(state.work.dtype)
-        for level in reversed(finer):
-            bounds, work = _refine(level, pool, bounds, work, threshold(state.best))
-        return state._replace(bounds=bounds, work=work)
+        bounds = jnp.where(available, gains(levels.coarsest, pool), -jnp.inf)
+        work = state.work + num_points * levels.coarsest.size.astype(state.work.dtype)
+        is_whole = tree.size <= levels.coarsest.masses.size
+        exact = jnp.where(is_whole, bounds, state.exact)
+        bounds = jnp.where(is_whole, -jnp.inf, jnp.minimum(state.bounds, bounds))
+        state = _State(bounds, exact, lax.top_k(exact, num_best)[0], work)
+        num_levels = jnp.where(is_whole, 0, levels.finer.size.shape[0])
+
+        def refine_once(i, state: _State) -> _State:
+            level = jax.tree.map(lambda leaf: leaf[num_levels - 1 - i], levels.finer)
+            bounds, work = _refine(level, pool, state.bounds, state.work, threshold(state.best))
+            return state._replace(bounds=bounds, work=work)
+
+        return lax.fori_loop(0, num_levels, refine_once, state)
+
+    def search(step) -> tuple[Int[Array, ""], _State]:
+        """One block of the candidates that look best, then bounds, then whatever they leave."""
+        i, state = step
+        if not uses_bounds:
+            return i + 1, evaluate(state, state.bounds, _BLOCKS)
+        is_first = i == 0
+        order = jnp.where(is_first, jnp.minimum(state.bounds, hint), state.bounds)
+        state = evaluate(state, order, jnp.where(is_first, 1, _BLOCKS))
+        needs_bounds = is_first & (threshold(state.best) < jnp.inf)
+        return i + 1, lax.cond(needs_bounds, refine, lambda state: state, state)
+
+    def goes_on(step):
+        i, state = step
+        return ((i == 0) & uses_bounds) | (jnp.max(state.bounds) > threshold(state.best))
 
     dtype = pool.probs.dtype
     state = _State(
@@ -155,17 +174,19 @@ def best_gains(
         # In floats: a million points on thousands of nodes are too many for int32.
         work=jnp.zeros((), dtype),
     )
-    if use_bounds and tree.masses.size > SMALL:
-        state = lax.cond(tree.size <= _FEW, evaluate_all, evaluate_some, state)
-    state = lax.while_loop(
-        lambda state: jnp.max(state.bounds) > threshold(state.best),
-        lambda state: evaluate(state, state.bounds, min(num_points, _BLOCKS * block)),
-        state,
+    _, state = lax.while_loop(goes_on, search, (jnp.int32(0), state))
+    gains_found, indices = lax.top_k(state.exact, num_best)
+    chosen = _choose(state.exact, gains_found[0], available, priority)
+    return BestGains(
+        chosen=chosen,
+        # What was not evaluated there can gain nothing.
+        gain=jnp.where(jnp.any(available), jnp.maximum(state.exact[chosen], 0), -jnp.inf),
+        indices=indices.astype(jnp.int32),
+        gains=gains_found,
+        # Evaluated candidates have no bound left, the others no exact gain.
+        bounds=jnp.maximum(state.bounds, state.exact),
+        work=state.work,
     )
-    best, indices = lax.top_k(state.exact, num_best)
-    # Evaluated candidates have no bound left, the others no exact gain.
-    bounds = jnp.maximum(state.bounds, state.exact)
-    return BestGains(indices.astype(jnp.int32), best, bounds, state.work)
 
 
 class _State(NamedTuple):
@@ -175,6 +196,18 @@ class _State(NamedTuple):
     exact: Float[Array, "N"]
     best: Float[Array, "k"]
     work: Float[Array, ""]
+
+
+def _choose(
+    exact: Float[Array, "N"], best: Float[Array, ""], available: Available, priority: Priority
+) -> Int[Array, ""]:
+    """The point to take: all whose gain equals the best one within `SLACK` are equal.
+
+    A point that was not evaluated gains `SLACK` at most, so where the best gain is no more than
+    that above it, all that are available are equal: nobody can tell them apart.
+    """
+    is_equal = jnp.where(best <= 2 * SLACK, available, available & (exact >= best - SLACK))
+    return first_of_equals(is_equal, priority)
 
 
 def _refine(
@@ -189,7 +222,7 @@ def _refine(
     block = min(num_points, points_per_tile(level.masses.shape[0], num_classes))
     is_alive = bounds > threshold
     num_blocks = -(-jnp.sum(is_alive) // block)
-    alive = jnp.nonzero(is_alive, size=num_points, fill_value=num_points)[0]
+    alive = true_positions(is_alive, size=num_points, fill_value=num_points)
 
     def refine_block(i, bounds):
         # The last block is moved back to end with the array; what it repeats does no harm.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from bbald_jax.acquisition.ties import SLACK, Priority, priorities
 from bbald_jax.information.entropy import mutual_information
 from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
 from bbald_jax.validation import (
@@ -39,14 +40,18 @@ def select_top(
     batch_size: int,
     available: Available,
     num_invalid: Int[Array, ""] | None = None,
+    key: Key | None = None,
 ) -> CandidateBatch:
-    """The B available points with the highest scores, lowest index first among equals.
+    """The B available points with the highest scores.
 
     Args:
       scores: `[N]`, higher is better. A point whose score is NaN is not available.
       batch_size: B, at least 1 (static); it may exceed N.
       available: `[N]` bool, the points to choose from.
       num_invalid: reported in the diagnostics; by default how many scores are NaN.
+      key: draws among points whose scores are equal within 1e-6; without it the lowest index
+        comes first among those that are exactly equal: right where the order of the points means
+        nothing, or where the scores are random already.
 
     Returns:
       B slots; `scores` and `gains` are the points' own. See `CandidateBatch` for unfilled slots.
@@ -59,7 +64,10 @@ def select_top(
     # An available point of score -inf still comes before all that are not available.
     lowest = jnp.finfo(scores.dtype).min
     ranked = jnp.where(available, jnp.maximum(scores, lowest), -jnp.inf)
-    _, indices = lax.top_k(ranked, min(batch_size, num_points))
+    if key is None:
+        _, indices = lax.top_k(ranked, min(batch_size, num_points))
+    else:
+        indices = _top_with_ties(ranked, priorities(key, jnp.arange(num_points)), batch_size)
     indices = jnp.pad(indices, (0, batch_size - indices.size)).astype(jnp.int32)
 
     num_filled = jnp.minimum(jnp.sum(available), batch_size)
@@ -72,6 +80,29 @@ def select_top(
         gains=gains,
         diagnostics=Diagnostics(num_invalid.astype(jnp.int32), jnp.ones(batch_size, bool)),
     )
+
+
+def _top_with_ties(
+    scores: Float[Array, "N"], priority: Priority, batch_size: int
+) -> Int[Array, "B"]:
+    """The points of highest score; within a group of equals those of highest priority first.
+
+    A group begins with the highest score that is left, and holds all that equal it within `SLACK`.
+    As every group has a point, B of them are enough.
+    """
+    num_points = scores.shape[0]
+    size = min(batch_size, num_points)
+    rising = jnp.sort(scores)
+
+    def next_group(end: Int[Array, ""], _):
+        """`end`: how many points lie below all groups so far."""
+        least = rising[jnp.maximum(end - 1, 0)] - SLACK
+        return jnp.minimum(jnp.searchsorted(rising, least), end - 1), least
+
+    _, leasts = lax.scan(next_group, jnp.asarray(num_points), length=size)
+    # How many groups lie wholly above.
+    group = size - jnp.searchsorted(leasts[::-1], scores, side="right")
+    return jnp.lexsort((~priority, group))[:size].astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames="batch_size")
@@ -90,7 +121,8 @@ def select_bald(
 
     Returns:
       B slots; `scores` and `gains` are I[y_n; w] of each point, in nats, exact for the K given
-      samples. Points with NaN are left out and counted in `diagnostics.num_invalid`.
+      samples. Equal scores go to the lowest index (`bb.select`, which has a key, draws among
+      them). Points with NaN are left out and counted in `diagnostics.num_invalid`.
 
     Raises:
       ValueError: `batch_size` below 1 (at trace time).

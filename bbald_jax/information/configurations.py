@@ -31,6 +31,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.information.entropy import xlogx
+from bbald_jax.masks import true_positions
 from bbald_jax.tiling import tiling
 from bbald_jax.typing import Key
 
@@ -155,7 +156,7 @@ def extend(
     entropies = children.entropies.ravel()
     inclusion, is_kept, fits = _thin(key, masses, entropies, capacity)
 
-    survivors = jnp.nonzero(is_kept, size=capacity, fill_value=0)[0]
+    survivors = true_positions(is_kept, size=capacity, fill_value=0)
     size = jnp.minimum(jnp.sum(is_kept), capacity).astype(jnp.int32)
     in_use = jnp.arange(capacity) < size
     parents, labels = survivors // num_classes, survivors % num_classes

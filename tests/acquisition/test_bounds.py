@@ -1,5 +1,7 @@
 """Merged configurations: their gains are upper bounds, and close ones."""
 
+from operator import itemgetter
+
 import jax
 import numpy as np
 import pytest
@@ -11,7 +13,14 @@ from bbald_jax.acquisition import bounds
 from bbald_jax.information.configurations import Configurations, branch, extend, root
 
 CAPACITY = 400
-ladder = jax.jit(bounds.ladder)
+
+
+@jax.jit
+def ladder(tree: Configurations) -> list[Configurations]:
+    """All levels, finest first."""
+    coarsest, finer = bounds.ladder(tree)
+    num_levels = finer.size.shape[0]
+    return [*(jax.tree.map(itemgetter(i), finer) for i in range(num_levels)), coarsest]
 
 
 @jax.jit
@@ -29,7 +38,8 @@ def test_each_level_bounds_the_gains(pool, num_points: int):
     tree = tree_of(log_probs[:num_points])
     exact = np.asarray(gains(tree, log_probs))
     levels = ladder(tree)
-    assert len(levels) == 4
+    sizes = [CAPACITY // fraction for fraction in (4, 12, 40, 160)]
+    assert all(level.size <= size for level, size in zip(levels, sizes, strict=True))
     for level in levels:
         assert np.all(np.asarray(gains(level, log_probs)) >= exact - 1e-6)
 

@@ -115,7 +115,7 @@ def test_gains_fall_below_zero_and_the_batch_is_filled_all_the_same():
     assert_nats(batch.scores, np.log(3) * np.array([1, 1, 0, -2]))
 
 
-def test_of_equal_gains_the_lowest_index_comes_first():
+def test_of_equal_gains_the_lowest_index_comes_first_without_a_key():
     flat = jnp.full((6, 4, 3), -jnp.log(3.0))
     np.testing.assert_array_equal(select(flat, (1, 2, 4, 5)).indices, [1, 2, 4, 5])
     np.testing.assert_array_equal(select(COPIES, (2, 3, 5)).indices, [2, 3, 5, -1])

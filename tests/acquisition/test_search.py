@@ -13,6 +13,7 @@ from pools import NUM_CLASSES, NUM_POINTS, NUM_SAMPLES, POOLS
 
 import bbald_jax as bb
 from bbald_jax.acquisition.search import best_gains
+from bbald_jax.acquisition.ties import priorities
 from bbald_jax.information.configurations import branch, extend, root
 from bbald_jax.information.gains import candidates, gains
 from bbald_jax.tiling import tiling
@@ -97,6 +98,7 @@ def search(
     tolerance,
     enough=NEVER,
     num_needed=ONE,
+    key=KEY,
     *,
     num_best: int,
     use_bounds: bool = True,
@@ -115,6 +117,7 @@ def search(
         enough=enough,
         tolerance=tolerance,
         hint=jnp.full(log_probs.shape[0], jnp.inf),
+        priority=priorities(key, jnp.arange(log_probs.shape[0])),
         use_bounds=use_bounds,
     )
     return found, gains(tree, pool), tree.size
@@ -191,6 +194,32 @@ def test_the_first_of_equals_is_found():
     third = NUM_POINTS // 3
     assert found.indices.tolist() == [first, first + third, first + 2 * third]
     assert first < third
+
+
+@pytest.mark.parametrize("use_bounds", [True, False])
+def test_of_equals_the_key_chooses(use_bounds: bool):
+    log_probs = POOLS[4](np.random.default_rng(0))  # every point three times
+    third = NUM_POINTS // 3
+    chosen = []
+    for seed in range(12):
+        key = jax.random.key(seed)
+        found, exact, _ = search(log_probs, ALL, 1, 0.0, key=key, num_best=3, use_bounds=use_bounds)
+        assert exact[found.chosen] >= np.max(exact) - 1e-6
+        assert_nats(found.gain, np.max(exact), 1e-6)
+        chosen.append(int(found.chosen))
+    copies = {int(np.argmax(exact)) % third + copy * third for copy in range(3)}
+    assert set(chosen) == copies
+
+
+def test_where_nothing_is_to_be_gained_any_point_is_chosen():
+    log_probs = jnp.full((NUM_POINTS, NUM_SAMPLES, NUM_CLASSES), -jnp.log(NUM_CLASSES))
+    some = ALL.at[:100].set(False)
+    keys = [jax.random.key(seed) for seed in range(20)]
+    found = [search(log_probs, some, 1, 0.0, key=key, num_best=3)[0] for key in keys]
+    chosen = np.array([each.chosen for each in found])
+    assert chosen.min() >= 100
+    assert len(set(chosen.tolist())) > 12
+    assert max(float(each.gain) for each in found) <= 1e-6
 
 
 def test_dense_work_is_every_point_on_every_node(log_probs: jax.Array):

@@ -85,6 +85,39 @@ def test_of_equal_scores_the_lowest_index_comes_first():
     np.testing.assert_array_equal(select_top([1, 2, 2, 1, 2, 1.0], 5).indices, [1, 2, 4, 0, 3])
 
 
+def test_with_a_key_equal_scores_come_in_an_order_that_the_key_decides():
+    scores = jnp.asarray([1, 2 + 4e-7, 2, 1 - 4e-7, 2 - 4e-7, 1.0])
+    batches = [
+        top.select_top(scores, batch_size=4, available=ALL, key=jax.random.key(seed))
+        for seed in range(30)
+    ]
+    orders = {tuple(batch.indices.tolist()) for batch in batches}
+    assert {tuple(sorted(order[:3])) for order in orders} == {(1, 2, 4)}
+    assert {order[0] for order in orders} == {1, 2, 4}
+    assert {order[3] for order in orders} == {0, 3, 5}
+    assert len(orders) > 10
+    for batch in batches:
+        np.testing.assert_array_equal(batch.scores, scores[batch.indices])
+
+
+@hypothesis.given(
+    st.lists(st.sampled_from([0.0, 0.1, 0.1 + 5e-7, 0.2, -np.inf]), min_size=6, max_size=6),
+    st.lists(st.booleans(), min_size=6, max_size=6),
+    st.integers(0, 2**31 - 1),
+)
+def test_with_a_key_the_scores_are_the_highest_up_to_rounding(
+    scores: list[float], available: list[bool], seed: int
+):
+    array, is_available = jnp.asarray(scores), jnp.asarray(available)
+    batch = top.select_top(array, batch_size=4, available=is_available, key=jax.random.key(seed))
+    expected = top.select_top(array, batch_size=4, available=is_available)
+    filled = np.asarray(batch.indices) >= 0
+    assert filled.sum() == min(sum(available), 4)
+    assert len(set(batch.indices[filled].tolist())) == filled.sum()
+    assert all(available[i] for i in batch.indices[filled])
+    assert_nats(batch.scores, expected.scores, 1e-6)
+
+
 def test_only_available_points_are_chosen():
     batch = select_top([0.1, 0.5, 0.3, 0.9, -1.0, 0.4], 2, mask(0, 4))
     np.testing.assert_array_equal(batch.indices, [0, 4])

@@ -1,0 +1,14 @@
+"""Where a mask is true, in an array whose size does not depend on the mask."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+
+def true_positions(mask: Bool[Array, "N"], *, size: int, fill_value: int) -> Int[Array, "size"]:
+    """The first `size` positions where the mask is true, in order, padded with `fill_value`.
+
+    `jnp.nonzero` does it in two cumulative sums, which take XLA long to compile.
+    """
+    places = jnp.where(mask, jnp.cumsum(mask, dtype=jnp.int32) - 1, size)
+    positions = jnp.arange(mask.shape[0], dtype=jnp.int32)
+    return jnp.full(size, fill_value, jnp.int32).at[places].set(positions, mode="drop")

@@ -1,0 +1,17 @@
+"""Positions where a mask is true, in an array of fixed size."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bbald_jax.masks import true_positions
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+@pytest.mark.parametrize("where", [(), (0,), (1, 4, 5), (0, 1, 2, 3, 4, 5)])
+def test_equals_nonzero(where: tuple[int, ...], size: int):
+    mask = np.isin(np.arange(6), where)
+    expected = jnp.nonzero(mask, size=size, fill_value=-1)[0]
+    actual = true_positions(jnp.asarray(mask), size=size, fill_value=-1)
+    np.testing.assert_array_equal(actual, expected)
+    assert actual.dtype == jnp.int32

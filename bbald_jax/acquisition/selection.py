@@ -1,5 +1,6 @@
 """Predictions of any framework in, a batch of NumPy values out: the host's way to a selection."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bbald_jax.acquisition.functions import Acquisition, Inputs, find
-from bbald_jax.acquisition.warnings import spent_in_batch
-from bbald_jax.typing import BatchBALDDiagnostics, LogProbs
+from bbald_jax.acquisition.warnings import arbitrary_batch
+from bbald_jax.typing import LogProbs
 from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
 
 # They are counted in int32, and each takes more than a KiB.
@@ -102,14 +103,15 @@ def select(
                 f"no point is left to choose from: of {num_points} points all are excluded, "
                 "pending or no candidates; pass more points, or shorten these lists"
             )
-        batch = acquisition.select(
+        select_batch = partial(
+            acquisition.select,
             jax.random.key(int(seed)),
             inputs,
-            batch_size=min(int(batch_size), num_available),
             available=jnp.asarray(available),
             pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,
         )
-        batch = jax.device_get(batch)
+        batch = jax.device_get(select_batch(batch_size=min(int(batch_size), num_available)))
+        arbitrary = arbitrary_batch(acquisition, inputs.log_probs, available, batch, select_batch)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -119,15 +121,18 @@ def select(
         ) from error
     is_filled = batch.indices >= 0
     indices = batch.indices[is_filled]
-    selection = Selection(
+    num_chosen = indices.size
+    too_few = (
+        f"{batch_size} points were asked for, and only {num_chosen} were there to choose from."
+    )
+    return Selection(
         indices=indices,
         gains=batch.gains[is_filled],
         scores=batch.scores[is_filled],
         predicted_classes=_predicted_classes(inputs, indices),
         diagnostics=batch.diagnostics,
-        warnings=(),
+        warnings=((too_few,) if num_chosen < batch_size else ()) + arbitrary,
     )
-    return selection._replace(warnings=_warnings(selection, batch_size, inputs))
 
 
 def _available(num_points: int, candidates: Any, exclude: Any, pending: np.ndarray) -> np.ndarray:
@@ -213,25 +218,3 @@ def _predicted_classes(inputs: Inputs, indices: Int[np.ndarray, "B"]) -> Int[np.
     assert inputs.log_probs is not None
     chosen = np.asarray(inputs.log_probs[indices])  # B points: the pool stays where it is
     return np.exp(chosen).mean(axis=1).argmax(axis=-1)
-
-
-def _warnings(selection: Selection, batch_size: int, inputs: Inputs) -> tuple[str, ...]:
-    assert inputs.log_probs is not None
-    num_samples, num_chosen = inputs.log_probs.shape[1], selection.indices.size
-    warnings = []
-    if num_chosen < batch_size:
-        warnings.append(
-            f"{batch_size} points were asked for, and only {num_chosen} were there to choose from."
-        )
-    diagnostics = selection.diagnostics
-    if isinstance(diagnostics, BatchBALDDiagnostics):
-        spent = spent_in_batch(
-            num_samples, selection.scores.tolist(), diagnostics.remaining_entropy.tolist()
-        )
-        warnings += [spent] if spent else []
-    elif num_samples == 1 and np.allclose(selection.gains, 0, atol=1e-6):
-        warnings.append(
-            "With K = 1 there is no other sample to disagree with, and every gain is zero: give "
-            "more samples."
-        )
-    return tuple(warnings)

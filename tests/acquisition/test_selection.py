@@ -131,6 +131,7 @@ def test_samples_that_are_spent_are_a_warning():
     # Two samples that disagree with certainty about each point: one label tells them apart.
     certain = np.zeros((N, 2, 2))
     certain[:, [0, 1], [0, 1]] = 1
+    certain[::2] = certain[::2, ::-1]
     (warning,) = select(certain, **BATCHBALD).warnings
     assert "K = 2 posterior samples were spent after 1 of 3 points" in warning
     assert "raise K to 20" in warning

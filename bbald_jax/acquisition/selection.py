@@ -121,17 +121,26 @@ def select(
         ) from error
     is_filled = batch.indices >= 0
     indices = batch.indices[is_filled]
-    num_chosen = indices.size
-    too_few = (
-        f"{batch_size} points were asked for, and only {num_chosen} were there to choose from."
-    )
+    doubts = []
+    if num_points < ordered.shape[1]:
+        swapped = axes.translate(str.maketrans("NK", "KN"))
+        doubts.append(
+            f"With axes={axes!r} there are fewer points (N = {num_points}) than samples "
+            f"(K = {ordered.shape[1]}): if it is the other way round, the indices are samples, and "
+            f"axes={swapped!r} (--axes {swapped}) is right."
+        )
+    if indices.size < batch_size:
+        doubts.append(
+            f"{batch_size} points were asked for, and only {indices.size} were there to choose "
+            "from."
+        )
     return Selection(
         indices=indices,
         gains=batch.gains[is_filled],
         scores=batch.scores[is_filled],
         predicted_classes=_predicted_classes(inputs, indices),
         diagnostics=batch.diagnostics,
-        warnings=((too_few,) if num_chosen < batch_size else ()) + arbitrary,
+        warnings=(*doubts, *arbitrary),
     )
 
 

@@ -28,6 +28,8 @@ EQUAL = 1e-6
 #: Who would need as many samples had better take another function.
 MOST_SAMPLES = 10_000
 
+# Scores of near 1 that are equal but for their last bits. In a large pool, good scores lie close.
+_TIED = 2.5e-7
 # They look at the mean over the samples, and do without a difference between them.
 _OF_THE_MEAN = ("predictive-entropy", "margin", "variation-ratio")
 # Elements of the predictions that are looked at together: a few milliseconds of work.
@@ -167,7 +169,7 @@ def _ties(
 
     def num_tied(values: np.ndarray) -> int:
         with np.errstate(invalid="ignore"):
-            is_near = np.abs(values - scores[-1]) <= EQUAL * scale
+            is_near = np.abs(values - scores[-1]) <= _TIED * scale
         return int(np.sum(is_near | (values == scores[-1])))
 
     if num_tied(scores[-2:]) < 2:

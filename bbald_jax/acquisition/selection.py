@@ -76,8 +76,10 @@ def select(
       seed: of everything random, in 0 to 2**32 - 1.
 
     Returns:
-      A `Selection`. Memory beside the input: 4 N K C bytes for the checked predictions, some
-      hundreds of MiB for checking them in chunks, and what the acquisition function needs.
+      A `Selection`. Memory beside the input: 4 N K C bytes for the checked predictions (on the
+      device too, where that is no CPU; 8 N K C for float64 under `jax_enable_x64`), some 20 MiB for
+      checking them in chunks, and what the acquisition function needs. An input in this order that
+      is mapped into memory read-only (`numpy.load(path, mmap_mode="r")`) takes next to none itself.
 
     Raises:
       ValueError: any argument that is not as described; it says which, where, and the fix.
@@ -96,6 +98,8 @@ def select(
     conditions = _points(pending, num_points, "pending")
     available = _available(num_points, candidates, exclude, conditions)
     num_available = int(available.sum())
+    # First of all: JAX lets go of the predictions of an earlier call when it is next used.
+    key = jax.random.key(int(seed))
     try:
         inputs = _inputs(acquisition, from_kind(ordered, kind), targets, kind, axes)
         if num_available == 0:
@@ -105,7 +109,7 @@ def select(
             )
         select_batch = partial(
             acquisition.select,
-            jax.random.key(int(seed)),
+            key,
             inputs,
             available=jnp.asarray(available),
             pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,

@@ -6,6 +6,8 @@ sizes, so they cost nothing inside `jit`: every numerical function calls them at
 is wrong with values inside `jit`, `invalid_points` finds, and selections count.
 """
 
+import math
+import mmap
 from typing import Any, Literal, get_args
 
 import chex
@@ -21,8 +23,10 @@ Kind = Literal["probs", "logits", "log-probs"]
 
 _FUNCTIONS = {"probs": "from_probs", "logits": "from_logits", "log-probs": "check_log_probs"}
 _AXES = {"N": "points", "K": "posterior samples", "C": "classes"}
-# Rows that are checked and converted at a time, so that a large pool is never held twice over.
-_CHUNK_ELEMENTS = 2**24
+# Elements that are checked and converted at a time: ten copies of them, in float64, are few MiB.
+_CHUNK_ELEMENTS = 2**18
+# JAX takes over NumPy's memory on a CPU only where it begins at a multiple of so many bytes.
+_ALIGNMENT = 64
 
 
 def assert_log_probs(log_probs: Float[Array, "N K C"]) -> tuple[int, int, int]:
@@ -176,7 +180,8 @@ def from_kind(values: Any, kind: Any, axes: Any = "NKC") -> LogProbs:
     tolerance = max(1e-3, 8 * float(jnp.finfo(given).eps)) if is_float else 1e-3
     dtype = jnp.promote_types(given, jnp.float32) if is_float else jnp.float64
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(dtype))
-    result = np.empty(array.shape, dtype)
+    result = _aligned(array.shape, dtype)
+    mapping = _mapping(array)
     rows = max(1, _CHUNK_ELEMENTS // (array.shape[1] * array.shape[2]))
     for start in range(0, len(array), rows):
         # float64 on the way: an overflow of the sum would hide the row that causes it.
@@ -184,7 +189,28 @@ def from_kind(values: Any, kind: Any, axes: Any = "NKC") -> LogProbs:
         # Logits too far apart for the dtype: the difference overflows to the -inf that it means.
         with np.errstate(over="ignore"):
             result[start : start + rows] = _log_probs_of(chunk, start, kind, name, tolerance)
-    return jnp.asarray(result)
+        if mapping is not None:
+            mapping.madvise(mmap.MADV_DONTNEED)  # what was read of the file is in memory no longer
+    return jax.device_put(result)  # not jnp.asarray, which copies
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that JAX takes over without a copy, on a CPU."""
+    num_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + num_bytes].view(dtype).reshape(shape)
+
+
+def _mapping(array: np.ndarray) -> mmap.mmap | None:
+    """The file behind a view of a memory-mapped array that nobody can have written to."""
+    base: Any = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    is_given_back = (
+        isinstance(base, np.memmap) and base.mode == "r" and hasattr(mmap, "MADV_DONTNEED")
+    )
+    return getattr(base, "_mmap", None) if is_given_back else None
 
 
 def in_order(values: Any, axes: Any, name: str) -> np.ndarray:

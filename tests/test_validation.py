@@ -1,6 +1,7 @@
 """The edges: every array ends as normalised log-probabilities or as a ValueError that helps."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fuzz
@@ -293,6 +294,35 @@ def test_chunks_give_the_whole_and_the_index_of_the_whole(
         bb.from_probs(with_value(probs, (6, 1, 2), np.nan))
     with pytest.raises(ValueError, match=r"^probs\[6, 1\]: axis C"):
         bb.from_probs(with_value(probs, (6, 1, 2), 2.0))
+
+
+@pytest.mark.parametrize("num_points", [1, 2, 3, 1000])
+def test_jax_takes_the_checked_array_over_without_a_copy(
+    monkeypatch: pytest.MonkeyPatch, num_points: int
+):
+    checked: list[np.ndarray] = []
+    aligned = validation._aligned
+    monkeypatch.setattr(
+        validation, "_aligned", lambda *a: checked.append(aligned(*a)) or checked[0]
+    )
+    log_probs = bb.from_probs(np.repeat(PROBS[:1], num_points, axis=0))
+    if jax.default_backend() == "cpu":
+        assert log_probs.unsafe_buffer_pointer() == checked[0].ctypes.data
+    assert_normalised(log_probs)
+
+
+def test_a_mapped_file_is_left_as_it_is(tmp_path: Path):
+    """What is given back of it to the system must be there again, and nobody's changes lost."""
+    path = tmp_path / "probs.npy"
+    np.save(path, PROBS)
+    for mode in ("r", "c", "r+"):
+        mapped = np.load(path, mmap_mode=mode)
+        assert (validation._mapping(np.asarray(mapped).T) is not None) == (mode == "r")
+        if mode != "r":
+            mapped[1, 0] = mapped[1, 0, ::-1].copy()
+        expected = mapped.copy()
+        np.testing.assert_array_equal(bb.from_probs(mapped), bb.from_probs(expected))
+        np.testing.assert_array_equal(mapped, expected)
 
 
 @pytest.mark.parametrize("largest", [1e6, 1e12, 1e30, -1e30])

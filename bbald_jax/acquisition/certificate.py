@@ -15,7 +15,7 @@ set functions", prop. 4.1 and section 4; Leskovec et al. (2007), "Cost-effective
 in networks", theorem 4 (the bound from the data).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -32,6 +32,10 @@ CERTIFICATE_TOLERANCE = 1e-3
 #: tell is which of a few samples is the true one, and none of them is.
 SPENT = 0.1
 
+#: A point whose label tells less than this, nats, tells nothing: the scores of points that tell
+#: nothing at all differ by up to a tenth of it in float32.
+ROUNDING = 1e-5
+
 
 class Certificate(NamedTuple):
     """An upper bound on the score of the best batch, and how near the greedy one comes.
@@ -39,7 +43,8 @@ class Certificate(NamedTuple):
     Attributes:
       upper_bound: `[]`, nats.
       active_bound: `[]`, which bound it is: an index into `BOUNDS`.
-      certified_ratio: `[]`, score / upper_bound, in (0, 1].
+      certified_ratio: `[]`, score / upper_bound, in [0, 1]; 1 where the bound is rounding
+        (`is_rounding`): there is nothing to certify, as no batch tells anything.
     """
 
     upper_bound: Float[Array, ""]
@@ -71,7 +76,15 @@ def certify(
     active = jnp.argmin(bounds)
     # Rounding may put an exact bound a little below the score itself.
     bound = jnp.maximum(bounds[active], score)
-    return Certificate(bound, active.astype(jnp.int32), jnp.where(bound > 0, score / bound, 1))
+    # Both are differences of entropies: near zero their ratio may be anything, and below zero.
+    is_nothing = is_rounding(bound, first_gains.size)
+    ratio = jnp.where(is_nothing, 1, jnp.clip(score / bound, 0, 1))
+    return Certificate(bound, active.astype(jnp.int32), ratio)
+
+
+def is_rounding(bound: Any, batch_size: int) -> Any:
+    """Whether an upper bound on the score of B points is no more than the rounding of B gains."""
+    return bound <= batch_size * ROUNDING
 
 
 def effective_configurations(tree: Configurations) -> Float[Array, ""]:

@@ -1,5 +1,6 @@
 """Predictions of any framework in, a batch of NumPy values out: the host's way to a selection."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bbald_jax.acquisition.functions import Acquisition, Inputs, find
-from bbald_jax.acquisition.warnings import spent_in_batch
-from bbald_jax.typing import BatchBALDDiagnostics, LogProbs
+from bbald_jax.acquisition.warnings import arbitrary_batch
+from bbald_jax.typing import LogProbs
 from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
 
 # They are counted in int32, and each takes more than a KiB.
@@ -75,8 +76,10 @@ def select(
       seed: of everything random, in 0 to 2**32 - 1.
 
     Returns:
-      A `Selection`. Memory beside the input: 4 N K C bytes for the checked predictions, some
-      hundreds of MiB for checking them in chunks, and what the acquisition function needs.
+      A `Selection`. Memory beside the input: 4 N K C bytes for the checked predictions (on the
+      device too, where that is no CPU; 8 N K C for float64 under `jax_enable_x64`), some 20 MiB for
+      checking them in chunks, and what the acquisition function needs. An input in this order that
+      is mapped into memory read-only (`numpy.load(path, mmap_mode="r")`) takes next to none itself.
 
     Raises:
       ValueError: any argument that is not as described; it says which, where, and the fix.
@@ -95,6 +98,8 @@ def select(
     conditions = _points(pending, num_points, "pending")
     available = _available(num_points, candidates, exclude, conditions)
     num_available = int(available.sum())
+    # First of all: JAX lets go of the predictions of an earlier call when it is next used.
+    key = jax.random.key(int(seed))
     try:
         inputs = _inputs(acquisition, from_kind(ordered, kind), targets, kind, axes)
         if num_available == 0:
@@ -102,14 +107,15 @@ def select(
                 f"no point is left to choose from: of {num_points} points all are excluded, "
                 "pending or no candidates; pass more points, or shorten these lists"
             )
-        batch = acquisition.select(
-            jax.random.key(int(seed)),
+        select_batch = partial(
+            acquisition.select,
+            key,
             inputs,
-            batch_size=min(int(batch_size), num_available),
             available=jnp.asarray(available),
             pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,
         )
-        batch = jax.device_get(batch)
+        batch = jax.device_get(select_batch(batch_size=min(int(batch_size), num_available)))
+        arbitrary = arbitrary_batch(acquisition, inputs.log_probs, available, batch, select_batch)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -119,15 +125,27 @@ def select(
         ) from error
     is_filled = batch.indices >= 0
     indices = batch.indices[is_filled]
-    selection = Selection(
+    doubts = []
+    if num_points < ordered.shape[1]:
+        swapped = axes.translate(str.maketrans("NK", "KN"))
+        doubts.append(
+            f"With axes={axes!r} there are fewer points (N = {num_points}) than samples "
+            f"(K = {ordered.shape[1]}): if it is the other way round, the indices are samples, and "
+            f"axes={swapped!r} (--axes {swapped}) is right."
+        )
+    if indices.size < batch_size:
+        doubts.append(
+            f"{batch_size} points were asked for, and only {indices.size} were there to choose "
+            "from."
+        )
+    return Selection(
         indices=indices,
         gains=batch.gains[is_filled],
         scores=batch.scores[is_filled],
         predicted_classes=_predicted_classes(inputs, indices),
         diagnostics=batch.diagnostics,
-        warnings=(),
+        warnings=(*doubts, *arbitrary),
     )
-    return selection._replace(warnings=_warnings(selection, batch_size, inputs))
 
 
 def _available(num_points: int, candidates: Any, exclude: Any, pending: np.ndarray) -> np.ndarray:
@@ -213,25 +231,3 @@ def _predicted_classes(inputs: Inputs, indices: Int[np.ndarray, "B"]) -> Int[np.
     assert inputs.log_probs is not None
     chosen = np.asarray(inputs.log_probs[indices])  # B points: the pool stays where it is
     return np.exp(chosen).mean(axis=1).argmax(axis=-1)
-
-
-def _warnings(selection: Selection, batch_size: int, inputs: Inputs) -> tuple[str, ...]:
-    assert inputs.log_probs is not None
-    num_samples, num_chosen = inputs.log_probs.shape[1], selection.indices.size
-    warnings = []
-    if num_chosen < batch_size:
-        warnings.append(
-            f"{batch_size} points were asked for, and only {num_chosen} were there to choose from."
-        )
-    diagnostics = selection.diagnostics
-    if isinstance(diagnostics, BatchBALDDiagnostics):
-        spent = spent_in_batch(
-            num_samples, selection.scores.tolist(), diagnostics.remaining_entropy.tolist()
-        )
-        warnings += [spent] if spent else []
-    elif num_samples == 1 and np.allclose(selection.gains, 0, atol=1e-6):
-        warnings.append(
-            "With K = 1 there is no other sample to disagree with, and every gain is zero: give "
-            "more samples."
-        )
-    return tuple(warnings)

@@ -1,12 +1,188 @@
-"""What a batch has to say about itself, in words: its certificate, and when its samples are spent.
+"""What a batch has to say about itself, in words: its certificate, and when it is arbitrary.
 
-The numbers come from `certificate.py`; whoever shows a batch to a person shows these lines with it.
+A batch is arbitrary where nothing that the function looks at tells the points apart. Three things
+make it so, and none of them shows in the indices: the samples do not differ, the points do not, or
+the samples are spent. The numbers come from `certificate.py` and from the predictions; whoever
+shows a batch to a person shows these lines with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from bbald_jax.acquisition.certificate import BOUNDS, SPENT
-from bbald_jax.typing import BatchBALDDiagnostics
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from bbald_jax.acquisition.certificate import BOUNDS, ROUNDING, SPENT, is_rounding
+from bbald_jax.acquisition.functions import Acquisition, catalogue
+from bbald_jax.information.entropy import mutual_information
+from bbald_jax.typing import BatchBALDDiagnostics, CandidateBatch, LogProbs
+
+#: Gains of a joint function that are no more than this, nats, are rounding: on a tree of ten
+#: thousand configurations, points that tell nothing have gains of up to 6e-5.
+JOINT_ROUNDING = 1e-4
+
+#: Scores (nats, or probabilities) and probabilities that differ by less are equal.
+EQUAL = 1e-6
+
+#: Who would need as many samples had better take another function.
+MOST_SAMPLES = 10_000
+
+# Scores of near 1 that are equal but for their last bits. In a large pool, good scores lie close.
+_TIED = 2.5e-7
+# They look at the mean over the samples, and do without a difference between them.
+_OF_THE_MEAN = ("predictive-entropy", "margin", "variation-ratio")
+# Elements of the predictions that are looked at together: a few milliseconds of work.
+_CHUNK_ELEMENTS = 2**18
+
+
+def arbitrary_batch(
+    acquisition: Acquisition,
+    log_probs: LogProbs | None,
+    available: Bool[np.ndarray, "N"],
+    batch: CandidateBatch,
+    select: Callable[..., CandidateBatch],
+) -> tuple[str, ...]:
+    """Why a batch is arbitrary, in whole or from some point on, and what to do; mostly nothing.
+
+    Reads the pool in small chunks, and no further than the first one that shows a difference. Looks
+    at nothing for functions that require no predictions.
+
+    Args:
+      acquisition: the function that chose the batch.
+      log_probs: `[N, K, C]`, what it chose from.
+      available: `[N]`, the points that could be chosen.
+      batch: what it chose; its unfilled slots may be there or not.
+      select: chooses again, a batch of the size that it is given as `batch_size`. Called only
+        where a pointwise function's last two scores are equal, to count the points that are tied
+        (so a tie for the last place alone goes unseen).
+
+    Returns:
+      One line each, for people.
+    """
+    if log_probs is None or "log_probs" not in acquisition.requires:
+        return ()
+    is_filled = np.asarray(batch.indices) >= 0
+    indices, scores, gains = (np.asarray(values)[is_filled] for values in batch[:3])
+    if not indices.size:
+        return ()
+    num_samples, num_left = log_probs.shape[1], int(available.sum()) - indices.size
+    samples_differ, points_differ = _what_differs(log_probs, indices, available)
+    lines = []
+    if not samples_differ and (num_samples > 1 or acquisition.name not in _OF_THE_MEAN):
+        lines.append(_equal_samples(num_samples, acquisition.name))
+    if not points_differ and num_left:
+        lines.append(
+            f"The predictions are the same for all {indices.size + num_left} points: nothing tells "
+            "them apart, and the batch is arbitrary. Fit the model more closely (for trees, fewer "
+            "points in a leaf), or label points at random (random) until its predictions differ."
+        )
+    line = None
+    if isinstance(batch.diagnostics, BatchBALDDiagnostics):
+        if samples_differ:
+            remaining = np.asarray(batch.diagnostics.remaining_entropy)[is_filled].tolist()
+            line = spent_in_batch(num_samples, scores.tolist(), remaining)
+            line = line or _nothing_more(gains.tolist(), num_left)
+    elif not lines:
+        line = _ties(acquisition.name, scores, gains, num_left, select)
+    return (*lines, line) if line else tuple(lines)
+
+
+def _equal_samples(num_samples: int, name: str) -> str:
+    if num_samples == 1:
+        return (
+            "K = 1: there is no other sample to disagree with, so no label tells anything, and the "
+            "batch is arbitrary. Give more samples: dropout left on, or the members of an ensemble."
+        )
+    outcome = (
+        f"{name} sees no more than one model would show it"
+        if name in _OF_THE_MEAN
+        else "no label can tell which is right, and the batch is arbitrary"
+    )
+    return (
+        f"The K = {num_samples} posterior samples do not differ: {outcome}. Leave dropout on while "
+        "sampling, with another mask for each sample, or give the members of an ensemble: not the "
+        "same model K times."
+    )
+
+
+def _what_differs(
+    log_probs: LogProbs, chosen: Int[np.ndarray, "B"], available: Bool[np.ndarray, "N"]
+) -> tuple[bool, bool]:
+    """Whether the samples differ for any available point, and whether any two points do."""
+    num_points, num_samples, num_classes = log_probs.shape
+    rows = min(num_points, max(1, _CHUNK_ELEMENTS // (num_samples * num_classes)))
+    # The chosen points first: where samples differ, they nearly always do for these.
+    others = np.array(available, bool)
+    others[chosen] = False
+    points = np.concatenate([chosen, np.flatnonzero(others)])
+    samples_differ = points_differ = False
+    for start in range(0, points.size, rows):
+        chunk = points[start : start + rows]
+        chunk = np.pad(chunk, (0, rows - chunk.size), mode="edge")  # one shape, one compilation
+        information, distance = _differences(log_probs, chunk, points[0])
+        # What is not a number differs from everything.
+        samples_differ |= not float(information) <= ROUNDING
+        points_differ |= not float(distance) <= EQUAL
+        if samples_differ and points_differ:
+            break
+    return samples_differ, points_differ
+
+
+@jax.jit
+def _differences(
+    log_probs: LogProbs, points: Int[Array, "R"], first: Int[Array, ""]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The largest I[y_n; w] of some points, and their probabilities' distance from the first's."""
+    chunk = log_probs[points]
+    distance = jnp.max(jnp.abs(jnp.exp(chunk) - jnp.exp(log_probs[first])))
+    return jnp.max(mutual_information(chunk)), distance
+
+
+def _nothing_more(gains: Sequence[float], num_left: int) -> str | None:
+    """BatchBALD's samples are not spent, and yet no point of the pool tells them apart."""
+    useful = [i + 1 for i, gain in enumerate(gains) if gain > JOINT_ROUNDING]
+    num_useful = max(useful, default=0)
+    # The last place may go to the best of what is left, and with nothing left nothing was chosen.
+    if num_useful == len(gains) or not num_left:
+        return None
+    return (
+        f"After {num_useful} of {len(gains)} points no label tells anything more (gains below "
+        f"{JOINT_ROUNDING:g} nats), and the rest of the batch is arbitrary: many of the samples "
+        "are the same model, on these points. Lower the batch size, or give samples that differ."
+    )
+
+
+def _ties(
+    name: str,
+    scores: Float[np.ndarray, "B"],
+    gains: Float[np.ndarray, "B"],
+    num_left: int,
+    select: Callable[..., CandidateBatch],
+) -> str | None:
+    """Pointwise scores that are equal for more points than the batch has room for."""
+    is_pointwise = np.array_equal(scores, gains)
+    if not is_pointwise or scores.size < 2 or not num_left:
+        return None
+    # The scores of the catalogue are nats and probabilities; others are of any scale.
+    scale = 1.0 if name in catalogue() else np.max(np.abs(scores))
+
+    def num_tied(values: np.ndarray) -> int:
+        with np.errstate(invalid="ignore"):
+            is_near = np.abs(values - scores[-1]) <= _TIED * scale
+        return int(np.sum(is_near | (values == scores[-1])))
+
+    if num_tied(scores[-2:]) < 2:
+        return None
+    everything = select(batch_size=scores.size + num_left)
+    tied = num_tied(np.asarray(everything.scores)[np.asarray(everything.indices) >= 0])
+    if tied <= scores.size:
+        return None
+    return (
+        f"{tied} points are tied for {num_tied(scores)} of {scores.size} places (scores equal "
+        f"within rounding), chosen among them at random by the seed: {name} does not tell them "
+        "apart. Give more samples, or choose another acquisition function."
+    )
 
 
 def num_informed(scores: Sequence[float], remaining_entropy: Sequence[float]) -> int:
@@ -25,20 +201,40 @@ def num_informed(scores: Sequence[float], remaining_entropy: Sequence[float]) ->
     return next((i for i, entropy in enumerate(before) if entropy < SPENT), len(before))
 
 
-def spent_samples(num_samples: int, *, subject: str, when: str, samples: str, size: str) -> str:
+def spent_samples(
+    num_samples: int, *, needed: float, subject: str, when: str, samples: str, size: str
+) -> str:
     """The warning for those whose batch outran its K samples.
 
     Args:
       num_samples: K.
+      needed: see `samples_needed`.
       subject: what the sentence begins with, to go before "K = ...".
       when: they were spent.
       samples: what to raise, by the name that K has where the reader is.
       size: what to lower.
     """
+    fix = f"raise {samples} to {10 * num_samples}, or lower {size}"
+    if needed >= MOST_SAMPLES:
+        fix = (
+            f"{samples} would have to be {MOST_SAMPLES:,} or more, so lower {size}, or use a "
+            "function without this ceiling (power-bald, margin)"
+        )
     return (
-        f"{subject} K = {num_samples} posterior samples were spent {when}; what follows carries "
-        f"no information: raise {samples} to {10 * num_samples}, or lower {size}."
+        f"{subject} K = {num_samples} posterior samples were spent {when}; what follows carries no "
+        f"information: {fix}."
     )
+
+
+def samples_needed(num_samples: int, num_informed: int, num_chosen: int) -> float:
+    """About how many samples a batch of that size needs, at least ten times those that it had.
+
+    K samples hold log K nats. Where that was enough for i points, B points take `K^(B/i)` samples
+    if all are worth the same (later ones are worth less).
+    """
+    powers = num_chosen / num_informed if num_informed else 1
+    # In logarithms: the power itself overflows for batches of hundreds.
+    return max(10.0 * num_samples, float(np.exp(min(powers * np.log(num_samples), 100))))
 
 
 def spent_in_batch(
@@ -55,18 +251,22 @@ def spent_in_batch(
     if informed == chosen:
         return None
     when = f"after {informed} of {chosen} points" if informed else "before the first point"
-    return spent_samples(num_samples, subject="The", when=when, samples="K", size="the batch size")
+    needed = samples_needed(num_samples, informed, chosen)
+    return spent_samples(
+        num_samples, needed=needed, subject="The", when=when, samples="K", size="the batch size"
+    )
 
 
 def certificate_line(batch_size: int, score: float, diagnostics: BatchBALDDiagnostics) -> str:
     """How near the batch comes to the best one at least, in one line; see `certificate.py`."""
     is_exact = bool(diagnostics.is_exact[-1])
-    active = int(diagnostics.active_bound)
+    active, bound = int(diagnostics.active_bound), float(diagnostics.upper_bound)
+    if is_rounding(bound, batch_size):
+        return "nothing to certify: no batch tells more than rounding"
     # Then a high ratio says that the samples are exhausted, more than that the batch is good.
     meaning = ", all that the samples can tell" if active == 0 else ""
     return (
         f"score {score:.4f} nats ({'exact' if is_exact else 'estimated'}); no batch of "
-        f"{batch_size} scores above {float(diagnostics.upper_bound):.4f} ({BOUNDS[active]}"
-        f"{meaning}): at least {float(diagnostics.certified_ratio):.1%} of the best, "
-        "by these samples"
+        f"{batch_size} scores above {bound:.4f} ({BOUNDS[active]}{meaning}): at least "
+        f"{float(diagnostics.certified_ratio):.1%} of the best, by these samples"
     )

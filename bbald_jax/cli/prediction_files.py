@@ -5,6 +5,7 @@ one line that names the file and the fix.
 """
 
 import csv
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ LISTS = (".txt", ".csv", ".npy")
 
 
 def read_predictions(path: Path, array: str | None = None) -> np.ndarray:
-    """The array in a file; `.npy` is mapped into memory, not read.
+    """The array in a file; mapped into memory, not read, but for `.npz`.
 
     Args:
       path: `.npy`, `.npz` or `.safetensors`.
@@ -165,9 +166,20 @@ def _read_npz(path: Path, array: str | None) -> np.ndarray:
 
 
 def _read_safetensors(path: Path, array: str | None) -> np.ndarray:
+    """Mapped into memory, as safetensors itself reads all of it."""
     # bfloat16 arrives as the type of ml_dtypes, which JAX has registered with NumPy.
     with safe_open(path, framework="np") as file:
-        return file.get_tensor(_choose(path, list(file.keys()), array))
+        name = _choose(path, list(file.keys()), array)
+        tensor = file.get_slice(name)
+        shape = tensor.get_shape()
+        if not shape or 0 in shape:  # nothing that could be sliced, or mapped
+            return file.get_tensor(name)
+        dtype = tensor[:1].dtype
+    # The length of the header, the header, the data; opening it has checked that they fit.
+    with path.open("rb") as raw:
+        length = int.from_bytes(raw.read(8), "little")
+        start = json.loads(raw.read(length))[name]["data_offsets"][0]
+    return np.memmap(path, dtype, mode="r", offset=8 + length + start, shape=tuple(shape))
 
 
 def _choose(path: Path, names: list[str], array: str | None) -> str:

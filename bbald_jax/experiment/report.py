@@ -133,24 +133,48 @@ def draw_acquired(path: Path, lines: list[Line], images: np.ndarray, title: str)
 
 
 def spent_samples(lines: list[Line], num_samples: int) -> str | None:
-    """One line for those whose batches outran their K posterior samples, or None."""
+    """One line for those whose batches were arbitrary, in whole or from some point on, or None."""
+    rounds = {(line["trial"], line["round"]): line for line in lines if line["indices"]}
     num_informed = {
-        (line["trial"], line["round"]): informed
-        for line in lines
+        place: informed
+        for place, line in rounds.items()
         if (entropies := line["remaining_entropy"])
         and (informed := warnings.num_informed(line["scores"], entropies)) < len(entropies)
     }
-    if not num_informed:
+    if num_informed:
+        (trial, round_index), first = next(iter(num_informed.items()))
+        return warnings.spent_samples(
+            num_samples,
+            needed=max(
+                warnings.samples_needed(num_samples, informed, len(rounds[place]["indices"]))
+                for place, informed in num_informed.items()
+            ),
+            subject=f"In {len(num_informed)} of {len(rounds)} rounds the",
+            when=f"before the batch was full (trial {trial}, round {round_index}: after point "
+            f"{first})",
+            samples="--num-samples",
+            size="--acquisition-size",
+        )
+    tied = [place for place, line in rounds.items() if _is_arbitrary(line)]
+    if not tied:
         return None
-    num_rounds = sum(bool(line["indices"]) for line in lines)
-    (trial, round_index), first = next(iter(num_informed.items()))
-    return warnings.spent_samples(
-        num_samples,
-        subject=f"In {len(num_informed)} of {num_rounds} rounds the",
-        when=f"before the batch was full (trial {trial}, round {round_index}: after point {first})",
-        samples="--num-samples",
-        size="--acquisition-size",
+    trial, round_index = tied[0]
+    return (
+        f"In {len(tied)} of {len(rounds)} rounds the points of the batch differ by no more than "
+        f"rounding (first in trial {trial}, round {round_index}), so the choice was arbitrary: the "
+        "samples do not differ, or the predictions are the same for every point. Raise "
+        f"--num-samples, which is {num_samples}, or --initial-per-class."
     )
+
+
+def _is_arbitrary(line: Line) -> bool:
+    """No point of a batch differs from another, or none tells anything, as far as a line says."""
+    gains = line["gains"]
+    if None in gains:  # infinite
+        return False
+    if line["remaining_entropy"]:
+        return max(gains) <= warnings.JOINT_ROUNDING
+    return len(gains) > 1 and max(gains) - min(gains) <= warnings.EQUAL
 
 
 def rounds_table(lines: list[Line]) -> Table:

@@ -5,7 +5,7 @@ happened is a list of events; the state follows from them, so they are all that 
 """
 
 import warnings
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,10 +16,9 @@ import numpy as np
 
 from bbald_jax import pool as pools
 from bbald_jax.acquisition.functions import Acquisition, Inputs, find
-from bbald_jax.acquisition.warnings import spent_in_batch
+from bbald_jax.acquisition.warnings import arbitrary_batch
 from bbald_jax.files import read_document, write_document
 from bbald_jax.labelling.validation import check_ids, check_integers, check_labels, check_points
-from bbald_jax.typing import BatchBALDDiagnostics, CandidateBatch, LogProbs
 from bbald_jax.validation import assert_positive, check_log_probs
 
 _KIND, _VERSION = "bbald_jax session", 1
@@ -116,7 +115,9 @@ class Session:
         Returns:
           `[B]` indices in order of acquisition, fewer when fewer points are left. Joint functions
           (`batchbald`) condition them on the points that are pending already. A `UserWarning` says
-          when the K samples were spent; where warnings are errors, `pending` has the points.
+          why they are arbitrary, where they are: samples that do not differ, predictions that are
+          the same for every point, samples that are spent, ties. Where warnings are errors,
+          `pending` has the points.
 
         Raises:
           ValueError: `log_probs` as `check_log_probs` says, or of another N or C than the session;
@@ -127,20 +128,24 @@ class Session:
         function = find(acquisition)
         inputs = self._check_inputs(function, log_probs)
         num_asked = sum(event.action == "ask" for event in self._history)
-        batch = function.select(
+        available = pools.available(self._pool)
+        select = partial(
+            function.select,
             jax.random.fold_in(jax.random.key(self.seed), num_asked),
             inputs,
-            batch_size=min(int(batch_size), self.num_points),
-            available=pools.available(self._pool),
+            available=available,
             # None where nothing is: the configurations then need no room for pending points.
             pending=pools.pending_indices(self._pool, capacity=_capacity(self.pending.size))
             if self.pending.size
             else None,
         )
+        batch = select(batch_size=min(int(batch_size), self.num_points))
         indices = np.asarray(batch.indices)
         indices = indices[indices != -1].astype(np.int64)
         self._mark_asked(indices.tolist(), function.name)
-        _warn_if_spent(batch, indices.size, inputs.log_probs)
+        is_available = np.asarray(available)
+        for line in arbitrary_batch(function, inputs.log_probs, is_available, batch, select):
+            warnings.warn(line, stacklevel=2)
         return indices
 
     def tell(self, indices: Any, labels: Any) -> None:
@@ -313,11 +318,3 @@ def _capacity(num_points: int) -> int:
 def _padded(values: list[int]) -> jax.Array:
     padding = [-1] * (_capacity(len(values)) - len(values))
     return jnp.asarray([*values, *padding], jnp.int32)
-
-
-def _warn_if_spent(batch: CandidateBatch, num_filled: int, log_probs: LogProbs | None) -> None:
-    if log_probs is None or not isinstance(batch.diagnostics, BatchBALDDiagnostics):
-        return
-    scores, remaining = batch.scores[:num_filled], batch.diagnostics.remaining_entropy[:num_filled]
-    if spent := spent_in_batch(log_probs.shape[1], scores.tolist(), remaining.tolist()):
-        warnings.warn(spent, stacklevel=3)

@@ -88,6 +88,16 @@ def test_the_bound_is_the_least_of_the_three():
     assert certify(jnp.float32(2), jnp.float32(1), first * 0.75, last).active_bound == 1
 
 
+def test_rounding_is_not_divided_by_rounding():
+    first, last = jnp.full(10, 1.5e-6), jnp.full(10, 1e-6)
+    for score in (-2e-6, 0.0, 1e-6):
+        assert certify(jnp.float32(3), jnp.float32(score), first, last).certified_ratio == 1
+    # Beyond that a ratio may be small, but not negative.
+    some = certify(jnp.float32(3), jnp.float32(-1e-6), first * 100, jnp.full(10, 1e-3))
+    assert some.upper_bound > 1e-3
+    assert some.certified_ratio == 0
+
+
 def test_nothing_to_know_is_certified(make_log_probs: MakeLogProbs):
     batch = select(make_log_probs(NUM_POINTS, 1, 2))
     assert batch.diagnostics.upper_bound == 0

@@ -131,9 +131,19 @@ def test_samples_that_are_spent_are_a_warning():
     # Two samples that disagree with certainty about each point: one label tells them apart.
     certain = np.zeros((N, 2, 2))
     certain[:, [0, 1], [0, 1]] = 1
+    certain[::2] = certain[::2, ::-1]
     (warning,) = select(certain, **BATCHBALD).warnings
     assert "K = 2 posterior samples were spent after 1 of 3 points" in warning
     assert "raise K to 20" in warning
+
+
+def test_more_samples_than_points_is_a_warning():
+    (warning,) = select(np.transpose(PROBS, (1, 0, 2)), **BALD).warnings
+    assert "axes='NKC' there are fewer points (N = 4) than samples (K = 8)" in warning
+    assert "axes='KNC' (--axes KNC) is right" in warning
+    (warning,) = select(np.transpose(PROBS, (2, 0, 1)), **BALD, axes="CKN").warnings
+    assert "axes='CNK' (--axes CNK) is right" in warning
+    assert select(PROBS[:K], **BALD).warnings == ()
 
 
 @pytest.mark.parametrize("acquisition", ["bald", "batchbald"])

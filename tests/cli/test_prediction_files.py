@@ -56,8 +56,16 @@ def test_bfloat16_is_read_from_safetensors_and_refused_where_it_was_lost(tmp_pat
         read_predictions(save(tmp_path / "x.npy", array))
 
 
-def test_a_npy_file_is_mapped_not_read(tmp_path: Path):
-    assert isinstance(read_predictions(save(tmp_path / "x.npy", VALUES)), np.memmap)
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_a_file_is_mapped_not_read(tmp_path: Path, suffix: str):
+    assert isinstance(read_predictions(save(tmp_path / f"x{suffix}", VALUES)), np.memmap)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3, 2)])
+def test_what_cannot_be_mapped_is_read(tmp_path: Path, shape: tuple[int, ...]):
+    path = tmp_path / "x.safetensors"
+    save_file({"predictions": np.ones(shape), "other": VALUES}, path)
+    np.testing.assert_array_equal(read_predictions(path, "predictions"), np.ones(shape))
 
 
 def test_a_suffix_in_capitals_is_read(tmp_path: Path):

@@ -249,3 +249,39 @@ def test_only_the_first_rounds_of_many_are_drawn(tmp_path: Path):
     many = read_png(path).shape
     report.draw_acquired(path, make_lines(0, [50] * 21), IMAGES, "many")
     assert read_png(path).shape == many
+
+
+@pytest.mark.parametrize(
+    ("gains", "remaining", "is_arbitrary"),
+    [
+        ([0.5, 0.375], [], False),
+        ([0.5, 0.5 + 1e-7], [], True),  # pointwise scores that are tied
+        ([2e-7, -1e-7], [], True),
+        ([0.5], [], False),  # of one point nobody knows
+        ([None, None], [], False),
+        ([5e-5, 1e-5], [2.9, 2.9], True),  # the rounding of a joint function
+        ([1e-3, 1e-5], [2.9, 2.9], False),
+    ],
+)
+def test_rounds_whose_gains_are_rounding_are_counted(
+    gains: list[float], remaining: list[float], is_arbitrary: bool
+):
+    lines = make_lines(0, [80, 81, 82])
+    for line in lines:
+        line["remaining_entropy"] = []
+    lines[1] |= {"gains": gains, "scores": gains, "remaining_entropy": remaining}
+    text = report.spent_samples(lines, num_samples=20)
+    assert (text is not None) == is_arbitrary
+    if text:
+        assert text.startswith("In 1 of 2 rounds the points of the batch differ by no more than")
+        assert "first in trial 0, round 1" in text
+        assert "Raise --num-samples, which is 20" in text
+
+
+def test_no_number_of_samples_is_named_that_would_be_absurd():
+    lines = make_lines(0, [80, 81])
+    lines[0] |= {"remaining_entropy": [0.05, 0.01], "indices": list(range(20))}
+    lines[1] |= {"remaining_entropy": []}
+    text = report.spent_samples(lines, num_samples=20)
+    assert text
+    assert "--num-samples would have to be 10,000 or more, so lower --acquisition-size" in text

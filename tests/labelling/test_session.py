@@ -196,11 +196,14 @@ def test_what_a_session_cannot_give_is_refused(session: Session, log_probs: jax.
 def test_spent_samples_are_mentioned():
     # Two samples that are certain, and disagree: one label tells which is right.
     certain = np.tile([[[0.0, -np.inf], [-np.inf, 0.0]]], (6, 1, 1))
+    certain[::2] = certain[::2, ::-1]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bb.Session(6, 2).ask(certain, 1)  # no point after the first
     with pytest.warns(UserWarning, match="spent after 1 of 3 points.*: raise K"):
         bb.Session(6, 2).ask(certain, 3)
+    with pytest.warns(UserWarning, match="K = 2 posterior samples do not differ"):
+        bb.Session(6, 2).ask(certain[:, [0, 0]], 3, "bald")
 
 
 @pytest.mark.parametrize(

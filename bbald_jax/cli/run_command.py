@@ -93,7 +93,7 @@ def _option(name: str, help: str, **kwargs: Any):
     type=click.Path(path_type=Path),
     show_default="results/DATASET-ACQUISITION-seedSEED",
     help="Results folder: the same command again continues an interrupted run, and more rounds or "
-    "trials, or a higher target, extend one that has ended.",
+    "trials, or a higher target, extend one that has come to its end.",
 )
 def run(output_dir: Path | None, **options: Any) -> None:
     """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round."""

@@ -12,7 +12,7 @@ _EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklea
 
 def main() -> None:
     """Start the command line."""
-    _end_at_interrupt()
+    _end_at_interrupt()  # before anything is loaded: `import bbald_jax` has loaded nothing yet
     try:
         from bbald_jax.cli.main import main as command_line
 

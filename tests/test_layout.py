@@ -120,8 +120,9 @@ import sys
 import jax
 import bbald_jax as bb
 
-for name in set(dir(bb)) - set(bb._LAZY):
-    getattr(bb, name)
+for name, home in bb._LAZY.items():
+    if home.partition(".")[0] in (*sys.argv[1:], "pool", "labelling"):
+        getattr(bb, name)
 key, log_probs = jax.random.key(0), bb.from_probs([[[0.5, 0.5], [0.9, 0.1]]] * 3)
 bb.joint_entropy(log_probs)
 bb.epig(log_probs, log_probs)
@@ -137,8 +138,24 @@ bb.select([[[0.5, 0.5], [0.9, 0.1]]] * 3, kind="probs", batch_size=2, num_config
 extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich", "safetensors"}
 print(sorted(extra & set(sys.modules)))
 """
-    result = run_python(code)
+    result = run_python(code, *SCORING)
     assert (result.stdout, result.returncode) == ("[]\n", 0), result.stderr
+
+
+@pytest.mark.parametrize("module", ["bbald_jax", "bbald_jax.__main__"])
+def test_before_a_name_is_used_nothing_is_loaded(module: str):
+    # Else Ctrl-C would meet half a second of imports before the command line can take care of it.
+    code = "import sys; old = {*sys.modules}; __import__(sys.argv[1]); print(*{*sys.modules} - old)"
+    result = run_python(code, module)
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
+    assert loaded - set(sys.stdlib_module_names) == {"bbald_jax"}, result.stderr
+
+
+def test_a_star_imports_every_public_name():
+    names: dict[str, object] = {}
+    exec("from bbald_jax import *", names)
+    assert names.keys() - {"__builtins__"} == set(bb.__all__) == set(bb._LAZY)
+    assert names["select"] is bb.select
 
 
 @pytest.mark.parametrize("name", bb._LAZY)

@@ -241,3 +241,14 @@ def test_without_scikit_learn_one_line_names_the_extra(tmp_path: Path):
     (line,) = result.stderr.splitlines()
     assert "sklearn" in line
     assert "bbald_jax[experiments]" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk at hand")
+def test_a_full_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "bbald_jax", "acquisitions"]
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr == "bbald: standard output: No space left on device\n"

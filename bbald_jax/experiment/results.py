@@ -11,7 +11,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +25,35 @@ CONFIG, ROUNDS, TABLE, LOCK = "config.json", "rounds.jsonl", "rounds.csv", "lock
 _ENDS = ("num_rounds", "num_trials", "target_accuracy")
 
 Line = dict[str, Any]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_number_or_null(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _are(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_right, value))
+
+
+#: What every line has, and what it must be.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("trial", "round", "num_labelled", "num_acquired"), _is_count),
+    **dict.fromkeys(("num_correct", "num_test"), _is_count),
+    "accuracy": _is_number,
+    "nll": _is_number_or_null,
+    "is_last": lambda value: isinstance(value, bool),
+    **dict.fromkeys(("indices", "classes"), _are(_is_count)),
+    **dict.fromkeys(("scores", "gains", "remaining_entropy"), _are(_is_number_or_null)),
+    **dict.fromkeys(("seconds_fit", "seconds_predict", "seconds_select"), _is_number),
+}
 
 
 class ResultsError(ValueError):
@@ -73,6 +102,7 @@ def open_folder(folder: Path, config: Line, environment: Line) -> bool:
       ResultsError: the folder holds a run of another configuration (the differences are named),
         rounds that a run of this length would not have had, or other files.
     """
+    _refuse_foreign(folder)
     if lines := read_rounds(folder):
         there = read_config(folder)
         differences = {
@@ -88,7 +118,6 @@ def open_folder(folder: Path, config: Line, environment: Line) -> bool:
         if differences:
             _extend(folder, lines, config)
         return True
-    _refuse_foreign(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_config(folder, config, environment)
     return False
@@ -191,7 +220,7 @@ def read_rounds(folder: Path) -> list[Line]:
     """All complete lines; a last line cut short by a kill is left out.
 
     Raises:
-      ResultsError: a line before the last is damaged.
+      ResultsError: a line before the last is damaged, or is no round.
     """
     path = folder / ROUNDS
     if not path.exists():
@@ -200,13 +229,29 @@ def read_rounds(folder: Path) -> list[Line]:
     lines = []
     for number, text in enumerate(complete, start=1):
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+            problem = _problem(line)
+        except (ValueError, RecursionError):
+            problem = "is no JSON"
+        if problem:
             raise ResultsError(
-                f"{path} line {number} is damaged; restore it, or delete it and all lines after "
-                "it and run again."
-            ) from None
+                f"{path} line {number} is damaged: it {problem}; restore it, or delete it and all "
+                "lines after it and run again."
+            )
+        lines.append(line)
     return lines
+
+
+def _problem(line: Any) -> str | None:
+    """Why something is not the line of a round, as far as it is read."""
+    if not isinstance(line, dict):
+        return "is no object"
+    for name, is_right in _FIELDS.items():
+        if name not in line:
+            return f"has no {name!r}"
+        if not is_right(line[name]):
+            return f"has {line[name]!r} as {name!r}"
+    return None
 
 
 def write_rounds(folder: Path, lines: Iterable[Line]) -> None:

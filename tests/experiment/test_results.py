@@ -4,7 +4,6 @@ import csv
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from runs import make_line
@@ -233,6 +232,31 @@ def test_a_damaged_line_is_named(folder: Path):
         results.read_rounds(folder)
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("3", "is no object"),
+        ("[]", "is no object"),
+        ("{}", "has no 'trial'"),
+        (json.dumps({**LINES[1], "trial": "0"}), "has '0' as 'trial'"),
+        (json.dumps({**LINES[1], "round": True}), "has True as 'round'"),
+        (json.dumps({**LINES[1], "num_test": -1}), "has -1 as 'num_test'"),
+        (json.dumps({**LINES[1], "is_last": 0}), "has 0 as 'is_last'"),
+        (json.dumps({**LINES[1], "indices": [1.5]}), "has [1.5] as 'indices'"),
+        (json.dumps({**LINES[1], "scores": None}), "has None as 'scores'"),
+        (json.dumps({k: v for k, v in LINES[1].items() if k != "nll"}), "has no 'nll'"),
+        ("[" * 100_000, "is no JSON"),
+    ],
+)
+def test_a_line_that_somebody_edited_is_named(folder: Path, text: str, problem: str):
+    results.append_round(folder, LINES[2])
+    lines = (folder / "rounds.jsonl").read_text().splitlines()
+    (folder / "rounds.jsonl").write_text("\n".join([lines[0], text, lines[2]]) + "\n")
+    with pytest.raises(ResultsError) as caught:
+        results.read_rounds(folder)
+    assert f"rounds.jsonl line 2 is damaged: it {problem}; restore it" in str(caught.value)
+
+
 def test_lines_are_replaced_all_at_once(folder: Path):
     results.write_rounds(folder, LINES)
     assert results.read_rounds(folder) == LINES
@@ -249,7 +273,7 @@ def test_what_is_no_number_becomes_null(folder: Path, value: float):
 
 
 def test_numbers_survive_bit_for_bit(folder: Path):
-    line: dict[str, Any] = {"nll": 0.1 + 0.2, "scores": [1 / 3, 1e-300]}
+    line = {**LINES[0], "nll": 0.1 + 0.2, "scores": [1 / 3, 1e-300]}
     results.append_round(folder, line)
     assert results.read_rounds(folder)[-1] == line
 

@@ -230,9 +230,10 @@ def read_rounds(folder: Path) -> list[Line]:
     for number, text in enumerate(complete, start=1):
         try:
             line = json.loads(text)
-            problem = _problem(line)
         except (ValueError, RecursionError):
-            problem = "is no JSON"
+            line, problem = None, "is no JSON"
+        else:
+            problem = _problem(line)
         if problem:
             raise ResultsError(
                 f"{path} line {number} is damaged: it {problem}; restore it, or delete it and all "

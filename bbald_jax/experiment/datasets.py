@@ -78,9 +78,9 @@ FASHION_MNIST = Source(
         "md5:bef4ecab320f06d8554ea6380940ec79",
         "md5:bb300cfdad3c16e7a12a480ee83cd310",
     ),
-    # Computed from Debian's dataset-fashion-mnist. Its files were compressed anew, to the same deflate
-    # streams: with the original names and times (1504176606 s for training, 1504176627 s for test)
-    # in their headers, they have the checksums above.
+    # Computed from Debian's dataset-fashion-mnist. Its files were compressed anew, to the same
+    # deflate streams: with the original names and times (1504176606 s for training, 1504176627 s
+    # for test) in their headers, they have the checksums above.
     contents=(
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",

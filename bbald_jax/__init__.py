@@ -1,51 +1,44 @@
 """Batch Bayesian active learning in pure JAX.
 
-The scoring half (entropies, acquisition functions, selection) knows arrays and keys. The learning
-half (models, training, the loop) is loaded when one of its names is first used, so that
-`import bbald_jax` loads neither flax nor optax.
+The scoring half (entropies, acquisition functions, selection) knows arrays and keys; the learning
+half (models, training, the loop) knows networks. Each name is loaded when it is first used, so that
+`import bbald_jax` takes no time, and scoring loads neither flax nor optax.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bbald_jax.acquisition.batchbald import select_batchbald as select_batchbald
-from bbald_jax.acquisition.functions import Acquisition as Acquisition
-from bbald_jax.acquisition.functions import Inputs as Inputs
-from bbald_jax.acquisition.functions import catalogue as catalogue
-from bbald_jax.acquisition.kbald import select_kbald as select_kbald
-from bbald_jax.acquisition.pointwise import epig as epig
-from bbald_jax.acquisition.pointwise import margin as margin
-from bbald_jax.acquisition.pointwise import mean_std as mean_std
-from bbald_jax.acquisition.pointwise import variation_ratio as variation_ratio
-from bbald_jax.acquisition.selection import Selection as Selection
-from bbald_jax.acquisition.selection import select as select
-from bbald_jax.acquisition.stochastic import perturb_power as perturb_power
-from bbald_jax.acquisition.stochastic import perturb_softmax as perturb_softmax
-from bbald_jax.acquisition.stochastic import perturb_softrank as perturb_softrank
-from bbald_jax.acquisition.top import select_bald as select_bald
-from bbald_jax.acquisition.top import select_random as select_random
-from bbald_jax.acquisition.top import select_top as select_top
-from bbald_jax.acquisition.top import without_pending as without_pending
-from bbald_jax.information.entropy import conditional_entropy as conditional_entropy
-from bbald_jax.information.entropy import mutual_information as mutual_information
-from bbald_jax.information.entropy import predictive_entropy as predictive_entropy
-from bbald_jax.information.joint import (
-    estimate_joint_mutual_information as estimate_joint_mutual_information,
-)
-from bbald_jax.information.joint import joint_entropy as joint_entropy
-from bbald_jax.information.joint import joint_mutual_information as joint_mutual_information
-from bbald_jax.labelling.session import Session as Session
-from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics
-from bbald_jax.typing import CandidateBatch as CandidateBatch
-from bbald_jax.typing import Diagnostics as Diagnostics
-from bbald_jax.validation import check_log_probs as check_log_probs
-from bbald_jax.validation import from_logits as from_logits
-from bbald_jax.validation import from_probs as from_probs
-
 if TYPE_CHECKING:
     from bbald_jax import loop as loop
     from bbald_jax import pool as pool
+    from bbald_jax.acquisition.batchbald import select_batchbald as select_batchbald
+    from bbald_jax.acquisition.functions import Acquisition as Acquisition
+    from bbald_jax.acquisition.functions import Inputs as Inputs
+    from bbald_jax.acquisition.functions import catalogue as catalogue
+    from bbald_jax.acquisition.kbald import select_kbald as select_kbald
+    from bbald_jax.acquisition.pointwise import epig as epig
+    from bbald_jax.acquisition.pointwise import margin as margin
+    from bbald_jax.acquisition.pointwise import mean_std as mean_std
+    from bbald_jax.acquisition.pointwise import variation_ratio as variation_ratio
+    from bbald_jax.acquisition.selection import Selection as Selection
+    from bbald_jax.acquisition.selection import select as select
+    from bbald_jax.acquisition.stochastic import perturb_power as perturb_power
+    from bbald_jax.acquisition.stochastic import perturb_softmax as perturb_softmax
+    from bbald_jax.acquisition.stochastic import perturb_softrank as perturb_softrank
+    from bbald_jax.acquisition.top import select_bald as select_bald
+    from bbald_jax.acquisition.top import select_random as select_random
+    from bbald_jax.acquisition.top import select_top as select_top
+    from bbald_jax.acquisition.top import without_pending as without_pending
     from bbald_jax.experiment import datasets as datasets
+    from bbald_jax.information.entropy import conditional_entropy as conditional_entropy
+    from bbald_jax.information.entropy import mutual_information as mutual_information
+    from bbald_jax.information.entropy import predictive_entropy as predictive_entropy
+    from bbald_jax.information.joint import (
+        estimate_joint_mutual_information as estimate_joint_mutual_information,
+    )
+    from bbald_jax.information.joint import joint_entropy as joint_entropy
+    from bbald_jax.information.joint import joint_mutual_information as joint_mutual_information
+    from bbald_jax.labelling.session import Session as Session
     from bbald_jax.learning.augmentation import Augmentation as Augmentation
     from bbald_jax.learning.convolution import Conv as Conv
     from bbald_jax.learning.convolution import max_pool as max_pool
@@ -61,11 +54,39 @@ if TYPE_CHECKING:
     from bbald_jax.learning.recipes import PAPER as PAPER
     from bbald_jax.learning.recipes import Recipe as Recipe
     from bbald_jax.learning.training import mc_dropout_learner as mc_dropout_learner
+    from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics
+    from bbald_jax.typing import CandidateBatch as CandidateBatch
+    from bbald_jax.typing import Diagnostics as Diagnostics
+    from bbald_jax.validation import check_log_probs as check_log_probs
+    from bbald_jax.validation import from_logits as from_logits
+    from bbald_jax.validation import from_probs as from_probs
 
 __version__ = "0.1.0"
 
-# Where each lazy name lives; a module's own name stands for the module.
+# Where each public name lives; a module's own name stands for the module. Nothing is loaded before
+# it is used: the command line must be ready for Ctrl-C while jax is still on its way.
 _LAZY = {
+    "select_batchbald": "acquisition.batchbald",
+    **dict.fromkeys(("Acquisition", "Inputs", "catalogue"), "acquisition.functions"),
+    "select_kbald": "acquisition.kbald",
+    **dict.fromkeys(("epig", "margin", "mean_std", "variation_ratio"), "acquisition.pointwise"),
+    **dict.fromkeys(("Selection", "select"), "acquisition.selection"),
+    **dict.fromkeys(
+        ("perturb_power", "perturb_softmax", "perturb_softrank"), "acquisition.stochastic"
+    ),
+    **dict.fromkeys(
+        ("select_bald", "select_random", "select_top", "without_pending"), "acquisition.top"
+    ),
+    **dict.fromkeys(
+        ("conditional_entropy", "mutual_information", "predictive_entropy"), "information.entropy"
+    ),
+    **dict.fromkeys(
+        ("estimate_joint_mutual_information", "joint_entropy", "joint_mutual_information"),
+        "information.joint",
+    ),
+    "Session": "labelling.session",
+    **dict.fromkeys(("BatchBALDDiagnostics", "CandidateBatch", "Diagnostics"), "typing"),
+    **dict.fromkeys(("check_log_probs", "from_logits", "from_probs"), "validation"),
     "Augmentation": "learning.augmentation",
     **dict.fromkeys(("Conv", "max_pool"), "learning.convolution"),
     **dict.fromkeys(("FactoredModule", "flax_model"), "learning.linen"),
@@ -80,6 +101,8 @@ _LAZY = {
     "loop": "loop",
     "pool": "pool",
 }
+
+__all__ = [*_LAZY]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

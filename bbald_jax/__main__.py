@@ -12,7 +12,7 @@ _EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklea
 
 def main() -> None:
     """Start the command line."""
-    _end_at_interrupt()
+    _end_at_interrupt()  # before anything is loaded: `import bbald_jax` has loaded nothing yet
     try:
         from bbald_jax.cli.main import main as command_line
 
@@ -21,6 +21,9 @@ def main() -> None:
         if str(error.name).partition(".")[0] not in _EXTRA:
             raise
         sys.exit(f'bbald: no module {error.name!r}; run: pip install "bbald_jax[experiments]"')
+    except OSError as error:  # of standard output; what befalls files, each command says itself
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where Python's last flush cannot fail
+        sys.exit(f"bbald: standard output: {error.strerror or error}")
 
 
 def _end_at_interrupt() -> None:

@@ -1,5 +1,6 @@
 """Files that are whole or refused: replaced at once, and recognised when they are read back."""
 
+import errno
 import hashlib
 import json
 import math
@@ -7,6 +8,21 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
+
+
+def destination(path: Path) -> Path:
+    """The file that a path leads to, through links: one that can be replaced, or is not there yet.
+
+    Raises:
+      OSError: links in a circle, a folder, or a device.
+    """
+    # Not `resolve`, which raises RuntimeError or nothing at links in a circle.
+    final = Path(os.path.realpath(path))
+    if final.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    if final.exists() and not final.is_file():
+        raise OSError(errno.EINVAL, "Not a regular file, so it cannot be replaced", str(path))
+    return final
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -22,7 +38,7 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
       OSError: it cannot be written; what was there before still is.
     """
-    path = path.resolve()
+    path = destination(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "x", encoding="utf-8", newline="") as file:

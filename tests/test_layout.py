@@ -121,8 +121,9 @@ import sys
 import jax
 import bbald_jax as bb
 
-for name in set(dir(bb)) - set(bb._LAZY):
-    getattr(bb, name)
+for name, home in bb._LAZY.items():
+    if home.partition(".")[0] in (*sys.argv[1:], "pool", "labelling"):
+        getattr(bb, name)
 key, log_probs = jax.random.key(0), bb.from_probs([[[0.5, 0.5], [0.9, 0.1]]] * 3)
 bb.joint_entropy(log_probs)
 bb.epig(log_probs, log_probs)
@@ -138,8 +139,24 @@ bb.select([[[0.5, 0.5], [0.9, 0.1]]] * 3, kind="probs", batch_size=2, num_config
 extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich", "safetensors"}
 print(sorted(extra & set(sys.modules)))
 """
-    result = run_python(code)
+    result = run_python(code, *SCORING)
     assert (result.stdout, result.returncode) == ("[]\n", 0), result.stderr
+
+
+@pytest.mark.parametrize("module", ["bbald_jax", "bbald_jax.__main__"])
+def test_before_a_name_is_used_nothing_is_loaded(module: str):
+    # Else Ctrl-C would meet half a second of imports before the command line can take care of it.
+    code = "import sys; old = {*sys.modules}; __import__(sys.argv[1]); print(*{*sys.modules} - old)"
+    result = run_python(code, module)
+    loaded = {name.partition(".")[0] for name in result.stdout.split()}
+    assert loaded - set(sys.stdlib_module_names) == {"bbald_jax"}, result.stderr
+
+
+def test_a_star_imports_every_public_name():
+    names: dict[str, object] = {}
+    exec("from bbald_jax import *", names)
+    assert names.keys() - {"__builtins__"} == set(bb.__all__) == set(bb._LAZY)
+    assert names["select"] is bb.select
 
 
 @pytest.mark.parametrize("name", bb._LAZY)
@@ -225,3 +242,14 @@ def test_without_scikit_learn_one_line_names_the_extra(tmp_path: Path):
     (line,) = result.stderr.splitlines()
     assert "sklearn" in line
     assert "bbald_jax[experiments]" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk at hand")
+def test_a_full_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "bbald_jax", "acquisitions"]
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr == "bbald: standard output: No space left on device\n"

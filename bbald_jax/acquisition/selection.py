@@ -56,7 +56,8 @@ def select(
     """Which points to label next, from the predictions of any model.
 
     A list of points (`candidates`, `exclude`, `pending`) is an array or a sequence of any
-    framework: integers are indices, each once, booleans a mask `[N]`.
+    framework: integers are indices, each once, booleans a mask `[N]`. A `set` of indices is taken
+    in rising order.
 
     Args:
       predictions: `[N, K, C]`, of N points by K samples of the model for C classes; NumPy, JAX,
@@ -168,12 +169,14 @@ def _available(num_points: int, candidates: Any, exclude: Any, pending: np.ndarr
 
 def _points(points: Any, num_points: int, name: str) -> Int[np.ndarray, "P"]:
     """The indices that a list of points stands for, in its order; None is the empty list."""
-    array = as_numpy(() if points is None else points, name)
+    is_set = isinstance(points, set | frozenset)  # NumPy would wrap it as one object
+    array = as_numpy(list(points) if is_set else () if points is None else points, name)
     if array.ndim != 1:
         raise ValueError(
-            f"{name}: shape {array.shape} has {array.ndim} axes, expected a flat list of points"
+            f"{name}: shape {array.shape} has {array.ndim} axes, expected a flat list of points; "
+            "pass one, such as [3, 1]"
         )
-    if array.dtype == bool:
+    if array.dtype == bool and not is_set:
         if array.size != num_points:
             raise ValueError(
                 f"{name}: a mask of length {array.size} for {num_points} points; a mask needs one "
@@ -200,7 +203,8 @@ def _points(points: Any, num_points: int, name: str) -> Int[np.ndarray, "P"]:
             f"{name}[{place}]: index {array[place]} is repeated; give each point once (a mask "
             "must have dtype bool)"
         )
-    return array.astype(np.int64)
+    array = array.astype(np.int64)
+    return np.sort(array) if is_set else array
 
 
 def _inputs(

@@ -30,7 +30,10 @@ from bbald_jax.experiment.results import ResultsError
     help="The figure (PNG, PDF or SVG, by its suffix).",
 )
 def compare(folders: tuple[Path, ...], accuracies: tuple[float, ...], output: Path) -> None:
-    """Draw several results folders in one figure, and count the labels each needed."""
+    """Draw several results folders in one figure, and count the labels each needed.
+
+    Of five trials or more, the median and the quartiles are drawn; of fewer, each trial.
+    """
     with one_line_errors():
         runs = {str(folder): results.read_rounds(folder) for folder in folders}
         for folder, lines in runs.items():

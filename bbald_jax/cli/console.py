@@ -34,6 +34,14 @@ class Refused(click.ClickException):
 
     exit_code = 2
 
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """Other people's text with all that a terminal would obey, or not show, written as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
 
 def make_console() -> Console:
     """Standard output, with other people's names as they are, and nothing cut off in a pipe."""

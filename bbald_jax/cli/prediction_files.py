@@ -5,6 +5,7 @@ one line that names the file and the fix.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import safe_open
+
+from bbald_jax.cli.spreadsheet import from_cell
 
 #: Suffixes of files with arrays, and how to make such a file.
 ARRAYS = {
@@ -57,7 +60,7 @@ def read_ids(path: Path) -> list[str]:
     if path.suffix.lower() == ".npy":
         ids = _as_strings(path, _read_npy(path))
     else:
-        ids = _read_column(path, "id")
+        ids = [name.strip() for name in _read_column(path, "id")]
     seen: dict[str, int] = {}
     for place, name in enumerate(ids):
         if not name:
@@ -74,8 +77,9 @@ def read_points(path: Path, ids: Sequence[str] | None = None) -> np.ndarray:
     """A list of points: indices (or a mask, in a `.npy` of bools), in the order of the file.
 
     One index a line, or a `.npy`; where the points have names (`ids`), names instead of indices.
-    In a `.csv` whose first line has a column `index` (`id`, where points have names), that column
-    is read: what `bbald select --output` wrote can be read back.
+    Empty lines mean nothing. In a `.csv` whose first line has a column `index` (`id`, where points
+    have names), that column is read: what `bbald select --output` wrote can be read back, and so
+    the apostrophe that `spreadsheet.to_cell` puts before a name is no part of it.
 
     Raises:
       ValueError: as for `read_predictions`; also a line that is no index, or an unknown name.
@@ -87,17 +91,26 @@ def read_points(path: Path, ids: Sequence[str] | None = None) -> np.ndarray:
             return array
         entries = _as_strings(path, array)
     else:
-        entries = _read_column(path, "index" if ids is None else "id")
+        entries = _read_column(path, "index" if ids is None else "id", skip_empty=True)
     if ids is None:
         return np.array([_index(path, place, text) for place, text in enumerate(entries)], int)
     places = {name: place for place, name in enumerate(ids)}
-    for place, name in enumerate(entries):
-        if name not in places:
-            raise ValueError(
-                f"{path}: {name!r} (entry {place}) is none of the names; with --ids, lists of "
-                "points hold names"
-            )
-    return np.array([places[name] for name in entries], int)
+    return np.array(
+        [_place_of(path, place, name, places) for place, name in enumerate(entries)], int
+    )
+
+
+def _place_of(path: Path, place: int, entry: str, places: dict[str, int]) -> int:
+    readings = [entry, entry.strip()]
+    if path.suffix.lower() == ".csv":
+        readings = [from_cell(entry), *readings, from_cell(entry.strip())]
+    for name in readings:
+        if name in places:
+            return places[name]
+    raise ValueError(
+        f"{path}: {entry.strip()!r} (entry {place}) is none of the names; with --ids, lists of "
+        "points hold names"
+    )
 
 
 def _check_path(path: Path, suffixes: tuple[str, ...]) -> None:
@@ -205,35 +218,43 @@ def _as_strings(path: Path, array: np.ndarray) -> list[str]:
     return [str(value) for value in array]
 
 
-def _read_column(path: Path, column: str) -> list[str]:
-    """One entry a line, without the blanks around it and without empty lines at the end."""
+def _read_column(path: Path, column: str, *, skip_empty: bool = False) -> list[str]:
+    """The entries as they stand there, without empty lines at the end, or without any."""
+    is_csv = path.suffix.lower() == ".csv"
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-        rows = list(csv.reader(lines, strict=True)) if path.suffix.lower() == ".csv" else None
+        # Line ends as they are: in quotes they belong to a name.
+        text = path.read_bytes().decode("utf-8-sig")
+        if is_csv:
+            rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        else:
+            rows = [[line] for line in text.split("\n")]
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(
             f"{path}: not readable as UTF-8 text ({error}); write one entry a line"
         ) from error
-    if rows is None:
-        rows = [[line] for line in lines]
-    while rows and not any(cell.strip() for cell in rows[-1]):
-        rows.pop()
+    is_full = [any(cell.strip() for cell in row) for row in rows]
+    if skip_empty:
+        rows = [row for row, there in zip(rows, is_full, strict=True) if there]
+    else:
+        rows = rows[: len(rows) - is_full[::-1].index(True)] if any(is_full) else []
     header = [cell.strip() for cell in rows[0]] if rows else []
     place = 0
-    if column in header and path.suffix.lower() == ".csv":
+    if column in header and is_csv:
         place = header.index(column)
         rows = rows[1:]
     elif len(header) > 1:
         raise ValueError(
             f"{path}: {len(header)} columns, and none of them is named {column!r}; keep one column"
         )
-    entries = [row[place].strip() if place < len(row) else "" for row in rows]
-    if "" in entries:
-        raise ValueError(f"{path}: entry {entries.index('')} is empty; write one entry a line")
+    entries = [row[place] if place < len(row) else "" for row in rows]
+    for number, entry in enumerate(entries):
+        if not entry.strip():
+            raise ValueError(f"{path}: entry {number} is empty; write one entry a line")
     return entries
 
 
 def _index(path: Path, place: int, text: str) -> int:
+    text = text.strip()
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise ValueError(
             f"{path}: {text[:50]!r} (entry {place}) is no index; write one integer a line, or give "

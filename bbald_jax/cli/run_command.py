@@ -92,7 +92,8 @@ def _option(name: str, help: str, **kwargs: Any):
     "--output-dir",
     type=click.Path(path_type=Path),
     show_default="results/DATASET-ACQUISITION-seedSEED",
-    help="Results folder; the same command again continues an interrupted run.",
+    help="Results folder: the same command again continues an interrupted run, and more rounds or "
+    "trials, or a higher target, extend one that has come to its end.",
 )
 def run(output_dir: Path | None, **options: Any) -> None:
     """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round."""

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +15,10 @@ from bbald_jax.acquisition.functions import catalogue
 from bbald_jax.acquisition.selection import Selection
 from bbald_jax.acquisition.selection import select as select_points
 from bbald_jax.acquisition.warnings import certificate_line
-from bbald_jax.cli.console import POSITIVE, SEED, Refused, make_console
+from bbald_jax.cli.console import POSITIVE, SEED, Refused, make_console, printable
 from bbald_jax.cli.prediction_files import LISTS, read_ids, read_points, read_predictions
-from bbald_jax.files import finite, write_atomically
+from bbald_jax.cli.spreadsheet import to_cell
+from bbald_jax.files import destination, finite, write_atomically
 from bbald_jax.typing import BatchBALDDiagnostics
 from bbald_jax.validation import Kind, in_order
 
@@ -136,7 +138,8 @@ def _check_output(output: Path, inputs: list[Path | None]) -> None:
         raise ValueError(f"--output {output}: there is no folder {output.parent}; make it first")
     if output.is_dir():
         raise ValueError(f"--output {output}: that is a folder; name a file in it")
-    if any(path is not None and path.resolve() == output.resolve() for path in inputs):
+    final = destination(output)
+    if any(path is not None and os.path.realpath(path) == str(final) for path in inputs):
         raise ValueError(f"--output {output}: that is an input too; name another file")
 
 
@@ -158,9 +161,11 @@ def _rows(batch: Selection, names: list[str] | None) -> list[Row]:
 def _write(path: Path, rows: list[Row]) -> None:
     if path.suffix.lower() == ".csv":
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        # Not "\n", with which the writer would leave a carriage return in a name unquoted.
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\r\n")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow(row | {"id": to_cell(row["id"])} if "id" in row else row)
         write_atomically(path, text.getvalue())
     else:
         # A score may be infinite, the logarithm of zero.
@@ -179,7 +184,7 @@ def _table(rows: list[Row], acquisition: str) -> Table:
     for row in rows:
         table.add_row(
             str(row["order"]),
-            str(row[point]),
+            printable(str(row[point])),
             f"{row['gain']:.4f}",
             f"{row['score']:.4f}",
             str(row["predicted_class"]),

@@ -1,4 +1,6 @@
-"""Gzipped IDX files: from a local folder, or a public mirror with a checked cache.
+"""IDX files, gzipped or not: from a local folder, or a public mirror with a checked cache.
+
+What must be right is the content: whoever compresses it anew has another `.gz` of the same data.
 
 pooch (the `experiments` extra) is imported where something has to be downloaded, so files in
 `$BBALD_DATA_DIR` are read without it.
@@ -32,7 +34,8 @@ class Source(NamedTuple):
     Attributes:
       name: the data set's name, and its folder in `$BBALD_DATA_DIR` and in the cache.
       mirrors: URLs ending in `/`, tried in this order.
-      checksums: of each of `IDX_FILES`, `algorithm:hexdigest`.
+      checksums: of each of `IDX_FILES` as the mirrors have them, `algorithm:hexdigest`.
+      contents: of each, the SHA-256 of what is compressed there.
       mean: of the training pixels, scaled to [0, 1].
       std: of the same.
     """
@@ -40,6 +43,7 @@ class Source(NamedTuple):
     name: str
     mirrors: tuple[str, ...]
     checksums: tuple[str, ...]
+    contents: tuple[str, ...]
     mean: float
     std: float
 
@@ -52,29 +56,36 @@ class DatasetUnavailableError(OSError):
     """A file of a data set is neither in `$BBALD_DATA_DIR` nor on any mirror that answers."""
 
 
-def read_idx(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
-    """The array in one gzipped IDX file of unsigned bytes.
+def read_idx(path: str | os.PathLike[str], *, ndim: int, sha256: str | None = None) -> np.ndarray:
+    """The array in one IDX file of unsigned bytes, gzipped where its name ends in `.gz`.
 
     IDX: the bytes `0 0 8 ndim`, `ndim` sizes as big-endian uint32, the array in C order.
 
     Args:
-      path: the `.gz` file.
+      path: the file.
       ndim: the number of axes it must have: 3 for images, 1 for labels.
+      sha256: the checksum of its content, uncompressed, in hexadecimal; None for any content.
 
     Returns:
       uint8 array with `ndim` axes, read-only.
 
     Raises:
-      ValueError: not gzip, not IDX, another number of axes, too short or too long.
+      ValueError: not gzip, another content, not IDX, another number of axes, too short or too long.
 
     Source: LeCun, Cortes, Burges (1998), "File formats for the MNIST database".
     """
     fix = "replace it with the original file"
     magic, start = bytes((0, 0, 8, ndim)), 4 + 4 * ndim
+    content = Path(path).read_bytes()
     try:
-        content = gzip.decompress(Path(path).read_bytes())
+        content = gzip.decompress(content) if Path(path).suffix == ".gz" else content
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DatasetFileError(f"{path} is not a complete gzip file ({error}); {fix}") from error
+    if sha256 not in (None, actual := hashlib.sha256(content).hexdigest()):
+        raise DatasetFileError(
+            f"{path} is not the original file: the sha256 of its content is {actual}, expected "
+            f"{sha256}; replace it, or delete it to have it downloaded"
+        )
     if content[:4] != magic or len(content) < start:
         raise DatasetFileError(
             f"{path} is not an IDX file of {ndim}-dimensional unsigned bytes: it must begin "
@@ -91,20 +102,16 @@ def read_idx(path: str | os.PathLike[str], *, ndim: int) -> np.ndarray:
 
 
 def locate(source: Source, file: str, checksum: str) -> Path:
-    """The path of one file of a data set, its checksum verified; downloads it if need be."""
-    root = os.environ.get("BBALD_DATA_DIR")
-    path = Path(root or "", source.name, file).expanduser()
-    if not root or not path.exists():
-        return _download(source, file, checksum)
-    algorithm, _, expected = checksum.partition(":")
-    # A FIPS build of Python refuses MD5 without `usedforsecurity=False`.
-    actual = hashlib.new(algorithm, path.read_bytes(), usedforsecurity=False).hexdigest()
-    if actual != expected:
-        raise DatasetFileError(
-            f"{path} is not the original file: its {algorithm} is {actual}, expected {expected}; "
-            "replace it, or delete it to have it downloaded"
-        )
-    return path
+    """The path of one file of a data set, with or without `.gz`; downloads it if need be.
+
+    A download has the checksum; what a file in `$BBALD_DATA_DIR` holds is for `read_idx` to check.
+    """
+    if root := os.environ.get("BBALD_DATA_DIR"):
+        folder = Path(root, source.name).expanduser()
+        for name in (file, file.removesuffix(".gz")):
+            if (folder / name).exists():
+                return folder / name
+    return _download(source, file, checksum)
 
 
 def _download(source: Source, file: str, checksum: str) -> Path:

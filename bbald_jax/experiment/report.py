@@ -19,6 +19,9 @@ from bbald_jax.experiment.results import Line
 #: Quartiles over trials; each is one of the trials (inverted CDF), so a count stays a count.
 QUARTILES = (25, 50, 75)
 
+# Of fewer trials, quartiles say less than the trials themselves.
+_FEWEST_FOR_QUARTILES = 5
+
 # More would be too small to see, and too slow to draw.
 _MAX_ROUNDS_DRAWN = 20
 _MAX_POINTS_DRAWN = 20
@@ -75,21 +78,49 @@ def learning_curve(lines: list[Line]) -> tuple[list[int], np.ndarray]:
     return acquired, quartiles([[trial[n] for n in acquired] for trial in trials])
 
 
+def curve_label(name: str, lines: list[Line]) -> str:
+    """What `draw_learning_curve` draws of a run, for the legend."""
+    num_trials = len(by_trial(lines))
+    if num_trials == 1:
+        return name
+    what = "each" if num_trials < _FEWEST_FOR_QUARTILES else "median and quartiles"
+    return f"{name}: {what} of {num_trials} trials"
+
+
 def draw_learning_curve(axes: Axes, label: str, lines: list[Line], *style: str, **options) -> None:
-    """Median and quartiles of one run; `style` and `options` are of `Axes.plot`."""
-    acquired, (low, median, high) = learning_curve(lines)
-    (curve,) = axes.plot(acquired, median, *style, label=label, **options)
-    axes.fill_between(acquired, low, high, color=curve.get_color(), alpha=0.15, lw=0)
+    """Median and quartiles of one run, or its trials, each a thin line, where they are few.
+
+    Args:
+      axes: to draw into.
+      label: for the legend.
+      lines: of the run.
+      style: of `Axes.plot`.
+      options: of `Axes.plot`.
+    """
+    trials = by_trial(lines)
+    if len(trials) >= _FEWEST_FOR_QUARTILES:
+        acquired, (low, median, high) = learning_curve(lines)
+        (curve,) = axes.plot(acquired, median, *style, label=label, **options)
+        axes.fill_between(acquired, low, high, color=curve.get_color(), alpha=0.15, lw=0)
+        return
+    if len(trials) > 1:
+        options |= {"lw": 0.8}
+    for trial in trials:
+        acquired = [line["num_acquired"] for line in trial]
+        (curve,) = axes.plot(
+            acquired, [line["accuracy"] for line in trial], *style, label=label, **options
+        )
+        options |= {"color": curve.get_color()}
+        label = "_"  # which is in no legend
 
 
 def draw_learning_curves(path: Path, runs: dict[str, list[Line]]) -> None:
-    """Test accuracy against labels acquired: median and quartiles over the trials of each run."""
+    """Test accuracy against labels acquired: median and quartiles of each run, or its trials."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for name, lines in runs.items():
-        num_trials = len(by_trial(lines))
-        label = name if num_trials == 1 else f"{name} ({num_trials} trials)"
-        draw_learning_curve(axes, label, lines, marker="o", markersize=3)
+        draw_learning_curve(axes, curve_label(name, lines), lines, marker="o", markersize=3)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("labels acquired (beyond the initial ones)")
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

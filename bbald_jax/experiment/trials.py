@@ -23,6 +23,8 @@ from bbald_jax.learning.recipes import RECIPES
 from bbald_jax.learning.training import mc_dropout_learner
 from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
 
+_LEAST_CAPACITY = 32
+
 
 def environment() -> Line:
     """Versions and device, to be kept beside the results."""
@@ -40,8 +42,8 @@ def run(config: Config, folder: Path) -> Iterator[Line]:
     """Run what is left of an experiment, and yield each round's line as the round ends.
 
     A run killed at any moment continues from its last finished round, to the same result (on an
-    accelerator to rounding): the line is on disk before the state is saved, and both before the
-    line is yielded.
+    accelerator to rounding), and so does one that is extended: the line is on disk before the state
+    is saved, and both before the line is yielded.
 
     Args:
       config: what to run.
@@ -173,6 +175,9 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
     """Network, recipe and acquisition function, the same for all trials."""
     num_initial = config.initial_per_class * dataset.num_classes
     most_labelled = num_initial + config.num_rounds * config.acquisition_size
+    # A run that is extended has another capacity, and must have the same bits. C ** capacity bounds
+    # the configurations, too, and a few labels would bound them below M.
+    most_labelled = max(most_labelled, _LEAST_CAPACITY)
     network = MLP if dataset.name == "digits" else PaperCNN
     return Loop(
         learner=mc_dropout_learner(
@@ -181,7 +186,7 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
         acquisition=catalogue(num_configurations=config.num_configurations)[config.acquisition],
         batch_size=config.acquisition_size,
         num_samples=config.num_samples,
-        capacity=max(1, min(most_labelled, len(dataset.y_train))),
+        capacity=min(most_labelled, len(dataset.y_train)),
     )
 
 

@@ -113,11 +113,11 @@ class Session:
           acquisition: a name in `bb.catalogue()`, or an `Acquisition`.
 
         Returns:
-          `[B]` indices in order of acquisition, fewer when fewer points are left. Joint functions
-          (`batchbald`) condition them on the points that are pending already. A `UserWarning` says
-          why they are arbitrary, where they are: samples that do not differ, predictions that are
-          the same for every point, samples that are spent, ties. Where warnings are errors,
-          `pending` has the points.
+          `[B]` indices in order of acquisition, fewer when fewer points are left; none, and nothing
+          has happened, when none is. Joint functions (`batchbald`) condition them on the points
+          that are pending already. A `UserWarning` says why they are arbitrary, where they are:
+          samples that do not differ, predictions that are the same for every point, samples that
+          are spent, ties. Where warnings are errors, `pending` has the points.
 
         Raises:
           ValueError: `log_probs` as `check_log_probs` says, or of another N or C than the session;
@@ -127,6 +127,8 @@ class Session:
         assert_positive(batch_size=batch_size)
         function = find(acquisition)
         inputs = self._check_inputs(function, log_probs)
+        if not self._with(pools.UNLABELLED).size:
+            return np.zeros(0, np.int64)
         num_asked = sum(event.action == "ask" for event in self._history)
         available = pools.available(self._pool)
         select = partial(

@@ -52,11 +52,24 @@ def flax_model(module: nn.Module) -> Model:
     Args:
       module: its dropout draws from the rng collection "dropout". (A linen mask depends on the
         name of its module: renaming a layer changes the posterior samples.) A `FactoredModule`
-        gives a faster `Model`.
+        gives a faster `Model`. It has parameters and no other variables: no batch normalisation,
+        whose averages training would not update, and under which points are not independent.
+
+    Raises:
+      ValueError: what is given is no instance of a linen module; from `init`, that the module has
+        other variables than parameters, or that its output is no `[n, C]`.
     """
+    _check_module(module)
 
     def init(key: Key, x: Array) -> Params:
-        return module.init(key, x, deterministic=True)
+        logits, variables = module.init_with_output(key, x, deterministic=True)
+        _check_variables(module, variables)
+        if jnp.ndim(logits) != 2 or len(logits) != len(x):
+            raise ValueError(
+                f"flax_model: {type(module).__name__} gives {jnp.shape(logits)} for {len(x)} "
+                "points; return logits [n, C], a row for each point"
+            )
+        return variables
 
     def apply(params: Params, x: Float[Array, "n ..."], key: Key | None = None) -> Array:
         if key is None:
@@ -87,3 +100,27 @@ def flax_model(module: nn.Module) -> Model:
     if isinstance(module, FactoredModule):
         return Model(init, apply, apply_each, draw)
     return Model(init, apply)
+
+
+def _check_module(module: Any) -> None:
+    if isinstance(module, nn.Module):
+        return
+    cls = module if isinstance(module, type) else type(module)
+    if any(parent.__module__.startswith("flax.nnx") for parent in cls.__mro__):
+        fix = "an nnx module: pass a function that makes one to bb.nnx_model"
+    elif issubclass(cls, nn.Module):
+        fix = f"a class: pass an instance, such as {cls.__name__}(...)"
+    else:
+        fix = "no flax linen module: pass an instance of a subclass of flax.linen.Module"
+    raise ValueError(f"flax_model: {cls.__name__} is {fix}")
+
+
+def _check_variables(module: nn.Module, variables: Any) -> None:
+    if others := sorted(set(variables) - {"params"}):
+        fix = "keep nothing but parameters in it"
+        if "batch_stats" in others:
+            fix = "use nn.LayerNorm or nn.GroupNorm instead of batch normalisation"
+        raise ValueError(
+            f"flax_model: {type(module).__name__} has the variables {', '.join(others)} beside its "
+            f"parameters, and training would not update them; {fix}"
+        )

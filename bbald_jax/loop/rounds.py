@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from bbald_jax import pool as pools
@@ -170,9 +172,27 @@ def keep(state: LoopState, learned: Any) -> LoopState:
 
 
 def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluation:
-    """Accuracy and likelihood of the mean of K sampled predictions, on the test points."""
+    """Accuracy and likelihood of the mean of K sampled predictions, on the test points.
+
+    Raises:
+      ValueError: the data have a class that the learner does not predict (outside `jit`, where
+        classes have values).
+    """
     key = _round_key(state, "evaluate")
-    return _measure(loop.learner.sample(key, learned, data.x_test, loop.num_samples), data.y_test)
+    log_probs = loop.learner.sample(key, learned, data.x_test, loop.num_samples)
+    for name, classes in (("y", data.y), ("y_test", data.y_test)):
+        if classes.size and not isinstance(classes, Tracer):
+            _check_classes(name, int(np.max(classes)), log_probs.shape[-1])
+    return _measure(log_probs, data.y_test)
+
+
+def _check_classes(name: str, largest: int, num_classes: int) -> None:
+    # Within jit, a class that is not there would be read as another one.
+    if largest >= num_classes:
+        raise ValueError(
+            f"data.{name}: there is a class {largest}, and the learner predicts {num_classes} "
+            f"classes, 0 to {num_classes - 1}; give its network {largest + 1} outputs"
+        )
 
 
 @jax.jit

@@ -102,7 +102,7 @@ def main(
         f"# {title}",
         f"Made by `python -m {reporting.module(script)}`, which runs:",
         "```\n" + "\n".join(shown) + "\n```",
-        "![Test accuracy against labels acquired: medians and quartiles](curves.png)",
+        "![Test accuracy against labels acquired](curves.png)",
         summary({**ours, **theirs}, at),
         "Labels acquired (the initial ones not counted) until a test accuracy is first reached: "
         "25 % / 50 % / 75 % quartiles over the trials, each one of the trials (inverted CDF: of 3 "
@@ -193,7 +193,7 @@ def summary(runs: Runs, at: Sequence[int]) -> str:
 
 def draw_curve(axes: Axes, name: str, lines: list[Line], *, style: str = "-", colour=None) -> None:
     """One run, with its number of trials."""
-    label = f"{name} ({len(report.by_trial(lines))} trials)"
+    label = report.curve_label(name, lines)
     report.draw_learning_curve(axes, label, lines, style, color=colour, lw=1.4)
 
 
@@ -202,6 +202,7 @@ def finish(axes: Axes) -> None:
     for accuracy in ACCURACIES:
         axes.axhline(accuracy, color="0.6", lw=0.7, ls=":")
     axes.set_ylim(min(0.6, axes.get_ylim()[0]), 1)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("labels acquired (beyond the initial 20)")
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))

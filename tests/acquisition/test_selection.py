@@ -97,7 +97,8 @@ def mask(*indices: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "wrap", [list, tuple, np.array, np.uint8, jnp.asarray, lambda points: mask(*points)]
+    "wrap",
+    [list, tuple, set, frozenset, np.array, np.uint8, jnp.asarray, lambda points: mask(*points)],
 )
 def test_lists_of_points_are_indices_or_masks(wrap: Any):
     left = set(range(N)) - {1, 4}
@@ -108,7 +109,7 @@ def test_lists_of_points_are_indices_or_masks(wrap: Any):
 
 def test_empty_lists_are_empty():
     everything = select(PROBS, **BALD)
-    for empty in ([], (), np.zeros(0), mask()):
+    for empty in ([], (), set(), np.zeros(0), mask()):
         assert_same(select(PROBS, **BALD, exclude=empty, pending=empty), everything)
 
 
@@ -194,6 +195,9 @@ def test_targets_reach_the_function_that_requires_them():
         ({"exclude": [[3]]}, r"exclude: shape \(1, 1\) has 2 axes"),
         ({"exclude": [True, False]}, r"exclude: a mask of length 2 for 8 points"),
         ({"exclude": np.zeros(0, bool)}, r"exclude: a mask of length 0 for 8 points"),
+        ({"exclude": {True, False}}, r"exclude: dtype bool holds neither integers"),
+        ({"exclude": {0, None}}, r"exclude: dtype object holds neither integers"),
+        ({"exclude": {0, N}}, r"exclude\[1\]: index 8 is outside"),
         ({"exclude": "labelled.txt"}, r"exclude: shape \(\) has 0 axes"),
         ({"exclude": [1, 2], "pending": [2]}, r"exclude, pending: point 2 is in both"),
         ({"exclude": range(N)}, r"no point is left to choose from: of 8 points all"),

@@ -173,6 +173,8 @@ def test_lists_of_points_are_read(tmp_path: Path):
         "b.csv": "3\r\n0\r\n\r\n",
         "c.txt": "\ufeff 3 \n0",
         "d.csv": "order,index,id\n1,3,x\n2,0,y\n",
+        "e.txt": "\n3\n \n0\n",
+        "f.csv": "\nindex,id\n\n3,x\n , \n0,y\n",
     }.items():
         assert read_points(text(tmp_path / name, content)).tolist() == [3, 0]
     assert read_points(save(tmp_path / "x.npy", np.array([3, 0]))).tolist() == [3, 0]
@@ -210,9 +212,8 @@ def test_ids_are_read(tmp_path: Path):
         ("x.txt", "1_0", "is no index"),
         ("x.txt", 30 * "9", "is no index"),
         ("x.txt", "index\n1", r"'index' \(entry 0\) is no index"),
-        ("x.txt", "1\n\n2\n", "entry 1 is empty"),
         ("x.csv", "1,2\n3,4\n", "2 columns, and none of them is named 'index'"),
-        ("x.csv", "index,id\n1,a\n\n2,b\n", "entry 1 is empty"),
+        ("x.csv", "index,id\n1,a\n,b\n2,c\n", "entry 1 is empty"),
         ("x.csv", '"1\n', "not readable as UTF-8 text"),
         ("x.txt", "1\n\x00", "is no index"),
     ],
@@ -222,6 +223,29 @@ def test_a_list_with_something_else_in_it_is_refused(
 ):
     with pytest.raises(ValueError, match=message):
         read_points(text(tmp_path / name, content))
+
+
+def test_names_in_quotes_keep_their_line_ends(tmp_path: Path):
+    content = '"a\nb",1\n"c\r\nd",2\n"e\rf",3\n'
+    ids = read_ids(text(tmp_path / "ids.csv", f"id,size\n{content}"))
+    assert ids == ["a\nb", "c\r\nd", "e\rf"]
+    assert read_points(text(tmp_path / "x.csv", 'id\n"e\rf"\n"a\nb"\n'), ids).tolist() == [2, 0]
+
+
+def test_a_point_without_a_name_is_refused(tmp_path: Path):
+    # Names are counted: unlike in a list of points, an empty line may be a point.
+    for name in ("x.txt", "x.csv"):
+        with pytest.raises(ValueError, match="entry 1 is empty"):
+            read_ids(text(tmp_path / name, "a\n\nb\n"))
+
+
+def test_a_name_may_be_written_as_a_spreadsheet_wants_it(tmp_path: Path):
+    ids = ["-5", "'-5", "=a", "'=a", "''=a", "'b"]
+    # What the file has, whether or not a spreadsheet would run it.
+    for cell, expected in (("-5", 0), ("'-5", 1), ("=a", 2), ("'=a", 2), ("''=a", 3), ("'b", 5)):
+        assert read_points(text(tmp_path / "x.csv", f"{cell}\n"), ids).tolist() == [expected]
+    # A list that no spreadsheet reads has no such marks.
+    assert read_points(text(tmp_path / "x.txt", "'=a\n''=a\n"), ids).tolist() == [3, 4]
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path):

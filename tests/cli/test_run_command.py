@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from runs import make_line
 
 from bbald_jax.cli.main import main
 from bbald_jax.cli.run_command import run
@@ -25,29 +26,6 @@ def invoke(*args: str | Path) -> Result:
 def flat(text: str) -> str:
     """Without the line ends that depend on the width of the terminal."""
     return " ".join(text.split())
-
-
-def make_line(round_index: int, is_last: bool) -> Line:
-    batch = [] if is_last else [round_index]
-    return {
-        "trial": 0,
-        "round": round_index,
-        "num_labelled": 20 + round_index,
-        "num_acquired": round_index,
-        "num_correct": 300 + 100 * round_index,
-        "num_test": 597,
-        "accuracy": (300 + 100 * round_index) / 597,
-        "nll": 1.5,
-        "is_last": is_last,
-        "indices": batch,
-        "classes": batch,
-        "scores": [0.5 for _ in batch],
-        "gains": [0.5 for _ in batch],
-        "remaining_entropy": [0.05 for _ in batch],
-        "seconds_fit": 1.0,
-        "seconds_predict": 1.0,
-        "seconds_select": 1.0,
-    }
 
 
 LINES = [make_line(i, is_last=i == 2) for i in range(3)]
@@ -216,6 +194,22 @@ def test_a_finished_run_is_reported_not_run_again(folder: Path, fake):
     assert "is finished; nothing was run." in flat(result.output)
     assert "0 2 22 83.75% 500" in flat(result.output)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_finished_run_is_extended_and_drawn_again(folder: Path, fake):
+    invoke(*ARGUMENTS, "--output-dir", folder)
+    table = (folder / "rounds.csv").read_text()
+    fake[2:] = [make_line(i, is_last=i == 3) for i in (2, 3)]
+    result = invoke("run", "--num-rounds=3", "--acquisition-size=1", "--output-dir", folder)
+    assert result.exit_code == 0, result.exception
+    assert "trial 0 after 2 finished rounds" in flat(result.output)
+    assert results.read_rounds(folder) == fake
+    assert (folder / "rounds.csv").read_text().count("\n") == table.count("\n") + 1
+    assert (folder / "learning_curve.png").exists()
+    assert_refused(
+        invoke(*ARGUMENTS, "--output-dir", folder),
+        "holds round 2 of trial 0, and --num-rounds is 2 now; a run can be extended, not shortened",
+    )
 
 
 def test_brackets_in_the_folder_are_not_swallowed(tmp_path: Path, fake):

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 import bbald_jax as bb
 from bbald_jax.cli import select_command
 from bbald_jax.cli.main import main
+from bbald_jax.cli.prediction_files import read_ids, read_points
+from bbald_jax.cli.spreadsheet import from_cell
 
 N, K, C, B, M = 8, 4, 3, 3, 64
 PROBS = np.random.default_rng(0).dirichlet(np.ones(C), size=(N, K))
@@ -70,6 +72,34 @@ def test_the_batch_is_printed_with_its_certificate(file: Path, batch: bb.Selecti
     assert f"no batch of {B} scores above {batch.diagnostics.upper_bound:.4f}" in certificate
     assert f"at least {batch.diagnostics.certified_ratio:.1%} of the best" in certificate
     assert "warning" not in result.stdout
+
+
+WILD = ["=1+1", "-5", "'=1+1", "@a", "\x1b[31mred", "a\nb", "\tx ", "e\rf"]
+
+
+def test_wild_names_harm_no_terminal_and_no_spreadsheet_and_come_back(tmp_path: Path, file: Path):
+    ids, output = tmp_path / "ids.npy", tmp_path / "batch.csv"
+    np.save(ids, np.array(WILD))
+    options = ("--kind=probs", "--batch-size=8", "--acquisition=random", "--ids", ids)
+    result = invoke("select", file, *options, "--output", output)
+    assert result.exit_code == 0, result.exception
+    assert all(character.isprintable() for character in result.stdout.replace("\n", ""))
+    assert "\\x1b[31mred" in result.stdout
+    with output.open(newline="") as handle:
+        cells = [row["id"] for row in csv.DictReader(handle)]
+    assert not [cell for cell in cells if cell[0] in "=+@\t\r\n"]
+    everything = invoke("select", file, *options, "--pending", output)
+    assert_refused(everything, "no point is left to choose from: of 8 points all")
+    order = read_points(output, read_ids(ids)).tolist()
+    assert [WILD[index].strip() for index in order] == [from_cell(cell).strip() for cell in cells]
+
+
+@pytest.mark.parametrize("name", ["circle.csv", "device.csv"])
+def test_an_output_that_cannot_be_replaced_is_refused(tmp_path: Path, file: Path, name: str):
+    (tmp_path / "circle.csv").symlink_to("circle.csv")
+    (tmp_path / "device.csv").symlink_to("/dev/full")
+    assert_refused(invoke("select", file, *QUICK, "--output", tmp_path / name), name)
+    assert not Path("/dev/full").is_file()
 
 
 def test_names_are_printed_as_they_are_however_long(tmp_path: Path, file: Path):

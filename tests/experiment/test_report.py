@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -81,6 +82,38 @@ def test_quartiles_are_trials(values: list[float], expected: tuple[float, ...]):
 def test_quartiles_are_taken_over_the_trials_of_each_round():
     low, median, high = report.quartiles([[1, 10], [2, 30], [3, 20]])
     assert (low.tolist(), median.tolist(), high.tolist()) == ([1, 10], [2, 20], [3, 30])
+
+
+@pytest.mark.parametrize(
+    ("num_trials", "label", "num_curves", "num_bands"),
+    [
+        (1, "bald", 1, 0),
+        (2, "bald: each of 2 trials", 2, 0),
+        (4, "bald: each of 4 trials", 4, 0),
+        (5, "bald: median and quartiles of 5 trials", 1, 1),
+    ],
+)
+def test_few_trials_are_drawn_themselves(
+    num_trials: int, label: str, num_curves: int, num_bands: int
+):
+    counts = [[10 * trial, 50, 40 + trial] for trial in range(num_trials)]
+    lines = [line for trial in range(num_trials) for line in make_lines(trial, counts[trial])]
+    axes = Figure().add_subplot()
+    report.draw_learning_curve(axes, report.curve_label("bald", lines), lines, color="C3")
+    assert [text.get_text() for text in axes.legend().get_texts()] == [label]
+    drawn = [np.asarray(curve.get_ydata()).tolist() for curve in axes.get_lines()]
+    trials = [[count / 100 for count in each] for each in counts]
+    assert drawn == (trials if num_trials < 5 else [trials[2]])  # the median trial of each round
+    assert (len(drawn), len(axes.collections)) == (num_curves, num_bands)
+    assert {curve.get_color() for curve in axes.get_lines()} == {"C3"}
+
+
+def test_labels_are_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    report.draw_learning_curves(tmp_path / "x.png", {"bald": make_lines(0, [50, 60], step=1)})
+    ticks = drawn[0].axes[0].get_xticks()
+    assert np.array_equal(ticks, np.round(ticks))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +214,7 @@ def spy_on_curves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list, list]]:
 
 def test_the_curve_is_the_median_over_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     curves = spy_on_curves(monkeypatch)
-    counts = [[10, 20], [30, 60], [50, 40]]
+    counts = [[10, 20], [30, 60], [50, 40], [0, 0], [90, 90]]
     lines = [line for trial, c in enumerate(counts) for line in make_lines(trial, c)]
     report.draw_learning_curves(tmp_path / "curves.png", {"run": lines})
     assert curves == [([0, 10], [0.3, 0.4])]
@@ -189,7 +222,8 @@ def test_the_curve_is_the_median_over_the_trials(tmp_path: Path, monkeypatch: py
 
 def test_the_curve_ends_where_the_first_trial_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     curves = spy_on_curves(monkeypatch)
-    lines = make_lines(0, [10, 20, 90]) + make_lines(1, [10, 90])
+    counts = [[10, 20, 90], *([[10, 90]] * 2), *([[10, 20]] * 2)]
+    lines = [line for trial, c in enumerate(counts) for line in make_lines(trial, c)]
     report.draw_learning_curves(tmp_path / "curves.png", {"run": lines})
     assert curves == [([0, 10], [0.1, 0.2])]
 

@@ -28,6 +28,15 @@ from bbald_jax.learning.learner import Learner
 
 CONFIG = Config(acquisition_size=3, num_samples=5, num_configurations=50, num_rounds=5)
 NUM_LINES = CONFIG.num_rounds + 1
+#: What the last round acquires.
+NOTHING = {
+    "is_last": True,
+    "indices": [],
+    "classes": [],
+    "scores": [],
+    "gains": [],
+    "remaining_entropy": [],
+}
 
 
 def open_folder(folder: Path, config: Config = CONFIG) -> bool:
@@ -245,17 +254,37 @@ def test_each_line_is_on_disk_when_it_is_yielded(tmp_path: Path):
         assert results.read_rounds(tmp_path)[-1] == line
 
 
-def test_trials_are_independent_and_continue(tmp_path: Path, expected: list[Line]):
+def test_trials_are_independent_and_continue(finished: Path, tmp_path: Path, expected: list[Line]):
     config = dataclasses.replace(CONFIG, num_trials=2)
-    assert len(run(tmp_path, config, num_lines=NUM_LINES + 2)) == NUM_LINES + 2
-    assert not trials.is_finished(results.read_rounds(tmp_path), 1)
-    lines = run(tmp_path, config)
+    folder = tmp_path / "results"
+    assert len(run(folder, config, num_lines=NUM_LINES + 2)) == NUM_LINES + 2
+    assert not trials.is_finished(results.read_rounds(folder), 1)
+    lines = run(folder, config)
     assert [(line["trial"], line["round"]) for line in lines] == list(
         itertools.product(range(2), range(NUM_LINES))
     )
     assert lines[:NUM_LINES] == expected
     assert lines[NUM_LINES]["nll"] != expected[0]["nll"]
     assert lines[NUM_LINES]["indices"] != expected[0]["indices"]
+    # More trials for a run that was over are the trials of the larger run.
+    extended = shutil.copytree(finished, tmp_path / "extended")
+    assert run(extended, config) == lines
+
+
+def test_more_rounds_for_a_finished_run_are_those_of_the_longer_run(
+    tmp_path: Path, expected: list[Line]
+):
+    # Another capacity of the buffers, compiled anew, and the same bits.
+    short = run(tmp_path, dataclasses.replace(CONFIG, num_rounds=2))
+    assert short[:2] == expected[:2]
+    assert short[2] == expected[2] | NOTHING
+    assert run(tmp_path) == expected
+
+
+def test_few_rounds_have_all_configurations_too(digits: Dataset):
+    # C ** capacity bounds them; three labels of ten classes would have only 1,000.
+    config = dataclasses.replace(CONFIG, initial_per_class=0, num_rounds=1)
+    assert 10 ** trials.make_loop(config, digits).capacity > Config().num_configurations
 
 
 def test_trials_run_together_take_turns_and_continue(
@@ -339,17 +368,11 @@ def test_the_target_ends_a_trial(tmp_path: Path, expected: list[Line]):
     last = next(i for i in range(1, NUM_LINES - 1) if counts[i] > max(counts[:i]))
     config = dataclasses.replace(CONFIG, target_accuracy=expected[last]["accuracy"])
     lines = run(tmp_path, config)
-    nothing = {
-        "is_last": True,
-        "indices": [],
-        "classes": [],
-        "scores": [],
-        "gains": [],
-        "remaining_entropy": [],
-    }
-    assert lines == [*expected[:last], expected[last] | nothing]
+    assert lines == [*expected[:last], expected[last] | NOTHING]
     assert trials.is_finished(results.read_rounds(tmp_path), 0)
     assert run(tmp_path, config) == lines
+    # Without the target, the trial goes on.
+    assert run(tmp_path) == expected
 
 
 @pytest.fixture

@@ -137,7 +137,21 @@ def test_no_point_is_asked_for_twice(name: str, log_probs: jax.Array):
         session.tell(indices[::3], [0] * len(indices[::3]))
         session.skip(indices[1::3])
     assert sorted(seen) == list(range(N))  # the third batch was shortened, the fourth empty
-    assert session.history[-3].indices == ()
+    assert sum(event.action == "ask" for event in session.history) == 3
+
+
+def test_where_nothing_is_left_nothing_is_chosen_or_compiled(log_probs: jax.Array):
+    def never(key: Any, inputs: Any, **_: Any):
+        raise AssertionError("there is nothing to choose from")
+
+    session = Session(N, C)
+    session.ask(None, N, "random")
+    before = session.history
+    indices = session.ask(log_probs, 3, bb.Acquisition("never", ("log_probs",), never))
+    assert (indices.shape, indices.dtype) == ((0,), np.int64)
+    assert session.history == before
+    with pytest.raises(ValueError, match="log_probs"):
+        session.ask(log_probs[:1], 3)
 
 
 @pytest.mark.parametrize("batch_size", [N, N + 1, 10**9])

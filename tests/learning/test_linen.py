@@ -1,12 +1,15 @@
 """The networks: what a key does, and many keys at once."""
 
+import inspect
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from bbald_jax.learning import model as models
 from bbald_jax.learning.convolution import Conv, max_pool
@@ -245,6 +248,52 @@ def test_an_ensemble_is_drawn_together(name: str):
     )
     assert_same_logits(together, one_by_one)
     assert np.abs(together[0] - together[1]).max() > 0.1
+
+
+class Normalised(nn.Module):
+    """What flax models often have, and no loop here would update."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+        return nn.Dense(3)(nn.BatchNorm(use_running_average=deterministic)(x))
+
+
+class Flat(nn.Module):
+    """One number a point, as for regression."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+        return nn.Dense(1)(x)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (MLP, "MLP is a class: pass an instance, such as MLP"),
+        (
+            nnx.Dropout(0.5),
+            "Dropout is an nnx module: pass a function that makes one to bb.nnx_model",
+        ),
+        (nnx.Linear, "Linear is an nnx module: pass a function that makes one"),
+        (len, "is no flax linen module: pass an instance of a subclass of flax.linen.Module"),
+    ],
+)
+def test_what_is_no_instance_of_a_linen_module_is_refused(module: Any, message: str):
+    # Unwrapped: in tests, its annotation would refuse them first.
+    with pytest.raises(ValueError, match=f"flax_model: .*{message}"):
+        inspect.unwrap(flax_model)(module)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Normalised(), "Normalised has the variables batch_stats .* use nn.LayerNorm or nn.Group"),
+        (Flat(), r"Flat gives \(2,\) for 2 points; return logits \[n, C\]"),
+    ],
+)
+def test_a_module_that_cannot_serve_is_refused_before_it_is_trained(module: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(flax_model(module).init, KEY, jnp.zeros((2, 4)))
 
 
 def test_only_a_factored_module_draws_together():

@@ -162,6 +162,17 @@ def test_a_capacity_that_is_too_small_is_refused(loop: Loop, data: Data):
         drive(loop._replace(capacity=4), initial_state(data), data)
 
 
+@pytest.mark.parametrize("name", ["y", "y_test"])
+def test_a_class_that_the_learner_does_not_know_is_refused(data: Data, name: str):
+    loop = make_loop(functions.catalogue()["random"], GUESSING)
+    classes = getattr(data, name).at[5].set(toy.NUM_CLASSES)
+    state = initial_state(data)
+    with pytest.raises(
+        ValueError, match=rf"data\.{name}: there is a class 3, .* 3 classes, 0 to 2; "
+    ):
+        drive(loop, state, data._replace(**{name: classes}))
+
+
 def test_asking_again_is_conditional_on_what_is_pending(data: Data):
     # Exact, so the order of the thinning keys does not matter.
     loop = make_loop(functions.batchbald(toy.NUM_CLASSES ** (2 * BATCH_SIZE)))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import SLOWEST_FIRST
 
 import bbald_jax as bb
 
@@ -224,3 +225,7 @@ def test_without_scikit_learn_one_line_names_the_extra(tmp_path: Path):
     (line,) = result.stderr.splitlines()
     assert "sklearn" in line
     assert "bbald_jax[experiments]" in line
+
+
+def test_the_slowest_files_are_named_as_they_are():
+    assert [name for name in SLOWEST_FIRST if not (Path(__file__).parent / name).exists()] == []

@@ -164,7 +164,7 @@ def test_a_capacity_that_is_too_small_is_refused(loop: Loop, data: Data):
 
 def test_asking_again_is_conditional_on_what_is_pending(data: Data):
     # Exact, so the order of the thinning keys does not matter.
-    loop = make_loop(functions.batchbald(toy.NUM_CLASSES ** (2 * BATCH_SIZE)))
+    loop = make_loop(functions.batchbald(toy.NUM_CLASSES ** (2 * BATCH_SIZE - 1)))
     inputs = loops.predict(
         loop, initial_state(data), loops.fit(loop, initial_state(data), data), data
     )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import SLOWEST_FIRST
 
 import bbald_jax as bb
 
@@ -253,3 +254,7 @@ def test_a_full_standard_output_is_one_line():
         )
     assert result.returncode == 1
     assert result.stderr == "bbald: standard output: No space left on device\n"
+
+
+def test_the_slowest_files_are_named_as_they_are():
+    assert [name for name in SLOWEST_FIRST if not (Path(__file__).parent / name).exists()] == []

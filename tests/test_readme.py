@@ -127,7 +127,10 @@ def test_people_who_label(make_log_probs, tmp_path: Path, monkeypatch: pytest.Mo
     assert (names["session"].pending.size, names["session"].skipped.size) == (5, 1)
 
 
-def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str]):
+def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    # The default of 10,000 configurations is not for tests.
+    few = bb.catalogue(num_configurations=50)
+    monkeypatch.setattr(bb, "catalogue", lambda: few)
     rng = np.random.default_rng(0)
     classes = jnp.asarray(np.arange(200) % 10, jnp.int32)
     x = jnp.asarray(rng.normal(size=(200, 4)), jnp.float32) + classes[:, None]

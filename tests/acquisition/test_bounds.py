@@ -25,10 +25,12 @@ def ladder(tree: Configurations) -> list[Configurations]:
 
 @jax.jit
 def tree_of(points: jax.Array) -> Configurations:
-    tree = root(NUM_SAMPLES, CAPACITY, points.dtype)
-    for i, point in enumerate(points):
-        tree = extend(jax.random.key(i), tree, point, branch(tree, point))
-    return tree
+    return jax.lax.fori_loop(
+        0,
+        len(points),
+        lambda i, tree: extend(jax.random.key(i), tree, points[i], branch(tree, points[i])),
+        root(NUM_SAMPLES, CAPACITY, points.dtype),
+    )
 
 
 @pytest.mark.parametrize("num_points", [3, 6])

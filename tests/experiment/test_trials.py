@@ -55,7 +55,10 @@ def run(folder: Path, config: Config = CONFIG, num_lines: int | None = None) -> 
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once() -> Iterator[None]:
-    """Runs that differ in nothing that is compiled share the jitted functions of one `Loop`."""
+    """Runs that differ in nothing that is compiled share the jitted functions of one `Loop`.
+
+    The paper's recipe with fewer steps: these tests are of what is kept, not of what is learnt.
+    """
     loops = {}
     make_loop = trials.make_loop
 
@@ -65,8 +68,10 @@ def compiled_once() -> Iterator[None]:
             loops[key] = make_loop(config, dataset)
         return loops[key]
 
+    short = trials.RECIPES["paper"]._replace(steps_per_epoch=20, max_epochs=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "make_loop", make_loop_once)
+        patch.setitem(trials.RECIPES, "paper", short)
         yield
 
 

@@ -14,7 +14,8 @@ import pytest
 from bbald_jax.learning.augmentation import Augmentation, augment
 
 KEY = jax.random.key(0)
-NOTHING = Augmentation(shift=0, rotation=0, scale=0, shear=0, elastic=0)
+# Floats: with an integer among the amounts the program would be compiled anew.
+NOTHING = Augmentation(shift=0.0, rotation=0.0, scale=0.0, shear=0.0, elastic=0.0)
 ALL = Augmentation(shift=0.1, rotation=0.3, scale=0.2, shear=0.2, elastic=0.05)
 SIDE = np.array([24, 18])
 CENTRE = (SIDE - 1) / 2
@@ -138,7 +139,7 @@ def test_a_shear_moves_along_the_rows_and_keeps_the_centre():
 
 def test_the_centre_of_an_odd_image_stays_where_only_shift_and_elastic_are_nothing():
     x = normal(2, 9, 7, 3)
-    deformed = deform(KEY, x, ALL._replace(shift=0, elastic=0))
+    deformed = deform(KEY, x, ALL._replace(shift=0.0, elastic=0.0))
     np.testing.assert_allclose(deformed[:, 4, 3], x[:, 4, 3], atol=1e-4)
     assert np.abs(deformed - x).max() > 0.5
 

@@ -175,7 +175,7 @@ def test_a_class_that_the_learner_does_not_know_is_refused(data: Data, name: str
 
 def test_asking_again_is_conditional_on_what_is_pending(data: Data):
     # Exact, so the order of the thinning keys does not matter.
-    loop = make_loop(functions.batchbald(toy.NUM_CLASSES ** (2 * BATCH_SIZE)))
+    loop = make_loop(functions.batchbald(toy.NUM_CLASSES ** (2 * BATCH_SIZE - 1)))
     inputs = loops.predict(
         loop, initial_state(data), loops.fit(loop, initial_state(data), data), data
     )

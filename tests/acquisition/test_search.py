@@ -221,7 +221,7 @@ def test_the_first_of_equals_is_found():
 def test_of_equals_the_key_chooses(use_bounds: bool):
     log_probs = POOLS[4](np.random.default_rng(0))  # every point three times
     third = NUM_POINTS // 3
-    chosen = []
+    chosen, exact = [], np.zeros(0)
     for seed in range(12):
         key = jax.random.key(seed)
         found, exact, _ = search(log_probs, ALL, 1, 0.0, key=key, use_bounds=use_bounds)

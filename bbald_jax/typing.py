@@ -34,10 +34,14 @@ class Diagnostics(NamedTuple):
         selected: NaN wins every `argmax`.
       is_exact: `[B]` bool, True where the score is exact for the K given samples, False where it
         is a Monte-Carlo estimate (the configurations had been thinned before this point).
+      num_tied: `[]` int32, available points, chosen ones included, whose score equals that of the
+        last one chosen (within 1e-6 where a key chooses among equals). 0 from functions whose
+        gains depend on the batch so far.
     """
 
     num_invalid: Int[Array, ""]
     is_exact: Bool[Array, "B"]
+    num_tied: Int[Array, ""]
 
 
 class BatchBALDDiagnostics(NamedTuple):
@@ -52,7 +56,7 @@ class BatchBALDDiagnostics(NamedTuple):
       active_bound: `[]` int32, which bound that is, an index into `certificate.BOUNDS`. When it is
         the prior entropy, a high ratio says that the samples are exhausted, more than that the
         batch is good.
-      certified_ratio: `[]`, score / upper_bound.
+      certified_ratio: `[]`, score / upper_bound, in [0, 1]; 1 where both are no more than rounding.
       remaining_entropy: `[B]`, nats, what the labels of the batch so far (and of pending points)
         leave unknown about which sample is true; log K - score without pending points. Below
         about 0.1 the samples are spent: later points carry no information, and K should be

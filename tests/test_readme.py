@@ -119,7 +119,7 @@ def test_people_who_label(make_log_probs, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     # The default of 10,000 configurations is not for tests.
     few = bb.catalogue(num_configurations=50)
-    monkeypatch.setattr("bbald_jax.acquisition.functions.catalogue", lambda num_configurations: few)
+    monkeypatch.setattr("bbald_jax.acquisition.functions.catalogue", lambda **_: few)
     names: dict = {"bb": bb, "log_probs": make_log_probs(1000, 50, 3)}
     run(example("bb.Session"), names)
     assert names["points"].size == 4

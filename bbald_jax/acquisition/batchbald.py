@@ -13,6 +13,7 @@ from bbald_jax.acquisition.certificate import (
     certify,
     effective_configurations,
 )
+from bbald_jax.acquisition.progress import Progress, report
 from bbald_jax.acquisition.search import best_gains
 from bbald_jax.acquisition.ties import priorities
 from bbald_jax.acquisition.top import first_mentions, without_pending
@@ -57,7 +58,7 @@ class _State(NamedTuple):
     hint: Float[Array, "N"]
 
 
-@partial(jax.jit, static_argnames=("batch_size", "num_configurations", "use_bounds"))
+@partial(jax.jit, static_argnames=("batch_size", "num_configurations", "use_bounds", "progress"))
 def select_batchbald(
     key: Key,
     log_probs: LogProbs,
@@ -67,6 +68,7 @@ def select_batchbald(
     available: Available | None = None,
     pending: Pending | None = None,
     use_bounds: bool = True,
+    progress: Progress | None = None,
 ) -> CandidateBatch:
     """BatchBALD: B points whose *joint* labels tell most about the parameters, chosen greedily.
 
@@ -88,6 +90,8 @@ def select_batchbald(
       use_bounds: False evaluates every candidate on every configuration (static): the same batch
         (while gains are above their rounding), for many times the work; to measure what the
         bounds save.
+      progress: called on the host after each point, with the number of points chosen so far
+        (static: another function is another compilation; not under `vmap`).
 
     Returns:
       B slots, in order of acquisition. `scores[i]` is I[y_{n_0}, ..., y_{n_i}; w | y_pending] in
@@ -163,6 +167,7 @@ def select_batchbald(
             lambda: join(state.tree, step_key, index),
             lambda: (state.tree, state.remaining),
         )
+        report(progress, num_chosen + 1, is_found)
         slot = _Slot(
             point=jnp.where(is_found, index, -1),
             gain=jnp.where(is_found, best.gain, 0),

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from bbald_jax.acquisition import pointwise, stochastic
 from bbald_jax.acquisition.batchbald import select_batchbald
 from bbald_jax.acquisition.kbald import select_kbald
+from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.top import select_random, select_top, without_pending
 from bbald_jax.information import entropy
 from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending, TargetLogProbs
@@ -111,14 +112,6 @@ def _select_random(
     return select_random(key, batch_size=batch_size, available=available)
 
 
-def _select_kbald(
-    key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
-) -> CandidateBatch:
-    return select_kbald(
-        _log_probs(inputs), batch_size=batch_size, available=available, pending=pending, key=key
-    )
-
-
 random = Acquisition("random", (), _select_random, "points uniformly at random")
 
 predictive_entropy = _pointwise(
@@ -151,8 +144,8 @@ bald = _pointwise(
 
 
 @cache  # for another function of the same M, jit would compile again
-def batchbald(num_configurations: int = 10_000) -> Acquisition:
-    """BatchBALD with M = `num_configurations`."""
+def batchbald(num_configurations: int = 10_000, progress: Progress | None = None) -> Acquisition:
+    """BatchBALD with M = `num_configurations`; `progress` as in `select_batchbald`."""
 
     def select(
         key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
@@ -164,6 +157,7 @@ def batchbald(num_configurations: int = 10_000) -> Acquisition:
             num_configurations=num_configurations,
             available=available,
             pending=pending,
+            progress=progress,
         )
 
     description = (
@@ -202,16 +196,36 @@ epig = _top(
     requires=("log_probs", "target_log_probs"),
 )
 
-kbald = Acquisition(
-    "kbald",
-    ("log_probs",),
-    _select_kbald,
-    "BALD scores less the mutual information of each pair of labels in the batch",
-)
+
+@cache  # as for BatchBALD
+def kbald(progress: Progress | None = None) -> Acquisition:
+    """2-BALD; `progress` as in `select_kbald`."""
+
+    def select(
+        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
+    ) -> CandidateBatch:
+        return select_kbald(
+            _log_probs(inputs),
+            batch_size=batch_size,
+            available=available,
+            pending=pending,
+            key=key,
+            progress=progress,
+        )
+
+    description = "BALD scores less the mutual information of each pair of labels in the batch"
+    return Acquisition("kbald", ("log_probs",), select, description)
 
 
-def catalogue(*, num_configurations: int = 10_000) -> dict[str, Acquisition]:
-    """Every acquisition function by name; `num_configurations` goes to those that sample."""
+def catalogue(
+    *, num_configurations: int = 10_000, progress: Progress | None = None
+) -> dict[str, Acquisition]:
+    """Every acquisition function by name.
+
+    Args:
+      num_configurations: M, for those that sample configurations.
+      progress: for those that choose one point after the other, see `select_batchbald`.
+    """
     functions = (
         random,
         predictive_entropy,
@@ -219,17 +233,19 @@ def catalogue(*, num_configurations: int = 10_000) -> dict[str, Acquisition]:
         variation_ratio,
         mean_std,
         bald,
-        batchbald(num_configurations),
+        batchbald(num_configurations, progress),
         power_bald,
         softmax_bald,
         softrank_bald,
         epig,
-        kbald,
+        kbald(progress),
     )
     return {function.name: function for function in functions}
 
 
-def find(acquisition: Any, *, num_configurations: int = 10_000) -> Acquisition:
+def find(
+    acquisition: Any, *, num_configurations: int = 10_000, progress: Progress | None = None
+) -> Acquisition:
     """The acquisition function of a name in the catalogue; an `Acquisition` is returned as it is.
 
     Raises:
@@ -237,7 +253,7 @@ def find(acquisition: Any, *, num_configurations: int = 10_000) -> Acquisition:
     """
     if isinstance(acquisition, Acquisition):
         return acquisition
-    functions = catalogue(num_configurations=num_configurations)
+    functions = catalogue(num_configurations=num_configurations, progress=progress)
     if not isinstance(acquisition, str) or acquisition not in functions:
         raise ValueError(f"acquisition: {acquisition!r} is none of {', '.join(functions)}")
     return functions[acquisition]

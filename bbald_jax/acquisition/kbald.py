@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from bbald_jax.acquisition.pointwise import epig
+from bbald_jax.acquisition.progress import Progress, report
 from bbald_jax.acquisition.ties import best, priorities
 from bbald_jax.acquisition.top import first_mentions, without_pending
 from bbald_jax.information.entropy import mutual_information
@@ -20,7 +21,7 @@ from bbald_jax.validation import (
 )
 
 
-@partial(jax.jit, static_argnames="batch_size")
+@partial(jax.jit, static_argnames=("batch_size", "progress"))
 def select_kbald(
     log_probs: LogProbs,
     *,
@@ -28,6 +29,7 @@ def select_kbald(
     available: Available | None = None,
     pending: Pending | None = None,
     key: Key | None = None,
+    progress: Progress | None = None,
 ) -> CandidateBatch:
     """2-BALD: B informative points that tell little about each other, chosen greedily.
 
@@ -47,6 +49,8 @@ def select_kbald(
         They are in S from the start, and they are not returned.
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
+      progress: called on the host after each point, with the number of points chosen so far
+        (static: another function is another compilation; not under `vmap`).
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats; `scores[i]` the sum
@@ -79,20 +83,25 @@ def select_kbald(
             0, jnp.sum(is_usable), lambda i, gains: condition(gains, conditions[i]), gains
         )
 
-    def step(state, _):
+    def step(state, num_chosen):
         gains, available, score = state
         index = best(gains, available, priority)
         is_found = available[index]
         gain = jnp.where(is_found, gains[index], 0)
         score = score + gain
         state = condition(gains, index), available.at[index].set(False), score
+        report(progress, num_chosen + 1, is_found)
         return state, (jnp.where(is_found, index, -1), score, gain)
 
     start = (gains, available, jnp.zeros((), gains.dtype))
-    _, (indices, scores, batch_gains) = lax.scan(step, start, length=batch_size)
+    _, (indices, scores, batch_gains) = lax.scan(step, start, jnp.arange(batch_size))
     return CandidateBatch(
         indices=indices,
         scores=scores,
         gains=batch_gains,
-        diagnostics=Diagnostics(jnp.sum(is_invalid).astype(jnp.int32), jnp.ones(batch_size, bool)),
+        diagnostics=Diagnostics(
+            num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
+            is_exact=jnp.ones(batch_size, bool),
+            num_tied=jnp.int32(0),
+        ),
     )

@@ -1,6 +1,5 @@
 """Predictions of any framework in, a batch of NumPy values out: the host's way to a selection."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bbald_jax.acquisition.functions import Acquisition, Inputs, find
+from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.warnings import arbitrary_batch
 from bbald_jax.typing import LogProbs
 from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
@@ -52,6 +52,7 @@ def select(
     targets: Any = None,
     num_configurations: int = 10_000,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Selection:
     """Which points to label next, from the predictions of any model.
 
@@ -75,6 +76,8 @@ def select(
         kind and order of axes; for functions that require `target_log_probs`, and no others.
       num_configurations: M, for functions taken by name; see `select_batchbald`.
       seed: of everything random, in 0 to 2**32 - 1.
+      progress: called with the number of points chosen so far, by functions taken by name that
+        choose one after the other; a new function is a new compilation.
 
     Returns:
       A `Selection`. Memory beside the input: 4 N K C bytes for the checked predictions (on the
@@ -93,7 +96,7 @@ def select(
         )
     if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: {seed!r} is not an integer in 0 to 2**32 - 1")
-    acquisition = find(acquisition, num_configurations=int(num_configurations))
+    acquisition = find(acquisition, num_configurations=int(num_configurations), progress=progress)
     ordered = in_order(predictions, axes, "predictions")  # a view: the lists are checked first
     num_points = len(ordered)
     conditions = _points(pending, num_points, "pending")
@@ -108,15 +111,15 @@ def select(
                 f"no point is left to choose from: of {num_points} points all are excluded, "
                 "pending or no candidates; pass more points, or shorten these lists"
             )
-        select_batch = partial(
-            acquisition.select,
+        batch = acquisition.select(
             key,
             inputs,
+            batch_size=min(int(batch_size), num_available),
             available=jnp.asarray(available),
             pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,
         )
-        batch = jax.device_get(select_batch(batch_size=min(int(batch_size), num_available)))
-        arbitrary = arbitrary_batch(acquisition, inputs.log_probs, available, batch, select_batch)
+        batch = jax.device_get(batch)
+        arbitrary = arbitrary_batch(acquisition, inputs.log_probs, available, batch)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

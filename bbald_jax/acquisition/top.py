@@ -74,11 +74,17 @@ def select_top(
     is_filled = jnp.arange(batch_size) < num_filled
     gains = jnp.where(is_filled, scores[indices], 0)
     last = jnp.where(num_filled > 0, gains[num_filled - 1], 0)
+    # Infinite scores have no difference.
+    is_tied = (scores == last) | (jnp.abs(scores - last) <= (0 if key is None else SLACK))
     return CandidateBatch(
         indices=jnp.where(is_filled, indices, -1),
         scores=jnp.where(is_filled, gains, last),
         gains=gains,
-        diagnostics=Diagnostics(num_invalid.astype(jnp.int32), jnp.ones(batch_size, bool)),
+        diagnostics=Diagnostics(
+            num_invalid=num_invalid.astype(jnp.int32),
+            is_exact=jnp.ones(batch_size, bool),
+            num_tied=jnp.sum(available & is_tied, dtype=jnp.int32),
+        ),
     )
 
 

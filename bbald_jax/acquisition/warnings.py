@@ -6,7 +6,8 @@ the samples are spent. The numbers come from `certificate.py` and from the predi
 shows a batch to a person shows these lines with it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.acquisition.certificate import BOUNDS, ROUNDING, SPENT, is_rounding
-from bbald_jax.acquisition.functions import Acquisition, catalogue
+from bbald_jax.acquisition.functions import Acquisition
+from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.information.entropy import mutual_information
 from bbald_jax.typing import BatchBALDDiagnostics, CandidateBatch, LogProbs
 
@@ -23,13 +25,11 @@ from bbald_jax.typing import BatchBALDDiagnostics, CandidateBatch, LogProbs
 JOINT_ROUNDING = 1e-4
 
 #: Scores (nats, or probabilities) and probabilities that differ by less are equal.
-EQUAL = 1e-6
+EQUAL = SLACK
 
 #: Who would need as many samples had better take another function.
 MOST_SAMPLES = 10_000
 
-# Scores of near 1 that are equal but for their last bits. In a large pool, good scores lie close.
-_TIED = 2.5e-7
 # They look at the mean over the samples, and do without a difference between them.
 _OF_THE_MEAN = ("predictive-entropy", "margin", "variation-ratio")
 # Elements of the predictions that are looked at together: a few milliseconds of work.
@@ -41,7 +41,6 @@ def arbitrary_batch(
     log_probs: LogProbs | None,
     available: Bool[np.ndarray, "N"],
     batch: CandidateBatch,
-    select: Callable[..., CandidateBatch],
 ) -> tuple[str, ...]:
     """Why a batch is arbitrary, in whole or from some point on, and what to do; mostly nothing.
 
@@ -53,9 +52,6 @@ def arbitrary_batch(
       log_probs: `[N, K, C]`, what it chose from.
       available: `[N]`, the points that could be chosen.
       batch: what it chose; its unfilled slots may be there or not.
-      select: chooses again, a batch of the size that it is given as `batch_size`. Called only
-        where a pointwise function's last two scores are equal, to count the points that are tied
-        (so a tie for the last place alone goes unseen).
 
     Returns:
       One line each, for people.
@@ -84,7 +80,7 @@ def arbitrary_batch(
             line = spent_in_batch(num_samples, scores.tolist(), remaining)
             line = line or _nothing_more(gains.tolist(), num_left)
     elif not lines:
-        line = _ties(acquisition.name, scores, gains, num_left, select)
+        line = _ties(acquisition.name, scores, batch.diagnostics)
     return (*lines, line) if line else tuple(lines)
 
 
@@ -153,33 +149,16 @@ def _nothing_more(gains: Sequence[float], num_left: int) -> str | None:
     )
 
 
-def _ties(
-    name: str,
-    scores: Float[np.ndarray, "B"],
-    gains: Float[np.ndarray, "B"],
-    num_left: int,
-    select: Callable[..., CandidateBatch],
-) -> str | None:
+def _ties(name: str, scores: Float[np.ndarray, "B"], diagnostics: Any) -> str | None:
     """Pointwise scores that are equal for more points than the batch has room for."""
-    is_pointwise = np.array_equal(scores, gains)
-    if not is_pointwise or scores.size < 2 or not num_left:
-        return None
-    # The scores of the catalogue are nats and probabilities; others are of any scale.
-    scale = 1.0 if name in catalogue() else np.max(np.abs(scores))
-
-    def num_tied(values: np.ndarray) -> int:
-        with np.errstate(invalid="ignore"):
-            is_near = np.abs(values - scores[-1]) <= _TIED * scale
-        return int(np.sum(is_near | (values == scores[-1])))
-
-    if num_tied(scores[-2:]) < 2:
-        return None
-    everything = select(batch_size=scores.size + num_left)
-    tied = num_tied(np.asarray(everything.scores)[np.asarray(everything.indices) >= 0])
-    if tied <= scores.size:
+    num_tied = int(getattr(diagnostics, "num_tied", 0))
+    with np.errstate(invalid="ignore"):
+        num_places = int(np.sum((np.abs(scores - scores[-1]) <= EQUAL) | (scores == scores[-1])))
+    # In a large pool good scores lie close: that two share the last place means nothing.
+    if num_tied <= num_places or (num_places == 1 and num_tied <= max(scores.size, 2)):
         return None
     return (
-        f"{tied} points are tied for {num_tied(scores)} of {scores.size} places (scores equal "
+        f"{num_tied} points are tied for {num_places} of {scores.size} places (scores equal "
         f"within rounding), chosen among them at random by the seed: {name} does not tell them "
         "apart. Give more samples, or choose another acquisition function."
     )

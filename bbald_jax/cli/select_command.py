@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,8 @@ from bbald_jax.typing import BatchBALDDiagnostics
 from bbald_jax.validation import Kind, in_order
 
 _OUTPUTS = (".csv", ".json")
+# With so many predictions a selection takes seconds, and says how far it is.
+_MUCH = 5_000_000
 _PATH = click.Path(path_type=Path)
 _LIST = f"one index a line, or a .npy ({', '.join(LISTS)})"
 
@@ -110,7 +113,13 @@ def select(
         if targets is not None:
             target_values = in_order(read_predictions(targets), axes, str(targets))
         points = {name: read_points(path, names) for name, path in lists.items() if path}
-        batch = select_points(values, kind=kind, targets=target_values, **points, **settings)
+        progress = None
+        if values.size >= _MUCH:
+            progress = partial(_say_how_far, settings["batch_size"])
+            click.echo(f"reading {values.size:,} predictions", err=True)
+        batch = select_points(
+            values, kind=kind, targets=target_values, **points, **settings, progress=progress
+        )
         rows = _rows(batch, names)
         if output is not None:
             _write(output, rows)
@@ -126,6 +135,10 @@ def select(
         console.print(f"warning: {warning}", style="yellow")
     if output is not None:
         console.print(f"written: {output}")
+
+
+def _say_how_far(batch_size: int, num_chosen: int) -> None:
+    click.echo(f"{num_chosen} of {batch_size} points chosen", err=True)
 
 
 def _check_output(output: Path, inputs: list[Path | None]) -> None:

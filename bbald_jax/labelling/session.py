@@ -5,7 +5,7 @@ happened is a list of events; the state follows from them, so they are all that 
 """
 
 import warnings
-from functools import cached_property, partial
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -131,22 +131,20 @@ class Session:
             return np.zeros(0, np.int64)
         num_asked = sum(event.action == "ask" for event in self._history)
         available = pools.available(self._pool)
-        select = partial(
-            function.select,
+        batch = function.select(
             jax.random.fold_in(jax.random.key(self.seed), num_asked),
             inputs,
+            batch_size=min(int(batch_size), self.num_points),
             available=available,
             # None where nothing is: the configurations then need no room for pending points.
             pending=pools.pending_indices(self._pool, capacity=_capacity(self.pending.size))
             if self.pending.size
             else None,
         )
-        batch = select(batch_size=min(int(batch_size), self.num_points))
         indices = np.asarray(batch.indices)
         indices = indices[indices != -1].astype(np.int64)
         self._mark_asked(indices.tolist(), function.name)
-        is_available = np.asarray(available)
-        for line in arbitrary_batch(function, inputs.log_probs, is_available, batch, select):
+        for line in arbitrary_batch(function, inputs.log_probs, np.asarray(available), batch):
             warnings.warn(line, stacklevel=2)
         return indices
 

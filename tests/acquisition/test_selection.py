@@ -64,6 +64,15 @@ def test_kinds_and_axes_change_nothing(batch: bb.Selection):
     assert_same(select(PROBS.tolist(), **BATCHBALD), batch)
 
 
+@pytest.mark.parametrize("acquisition", ["batchbald", "kbald"])
+def test_progress_is_told_point_by_point_and_changes_nothing(acquisition: str):
+    told = []
+    settings = BATCHBALD | {"acquisition": acquisition, "exclude": [0, 1, 2, 3, 4, 5], "seed": 1}
+    batch = select(PROBS, **settings, progress=told.append)
+    assert told == [1, 2]  # no more points are there
+    assert_same(batch, select(PROBS, **settings))
+
+
 def test_an_acquisition_function_of_ones_own():
     def by_index(key, inputs, *, batch_size, available, pending):
         scores = jnp.arange(inputs.log_probs.shape[0], dtype=jnp.float32)

@@ -74,6 +74,17 @@ def test_the_batch_is_printed_with_its_certificate(file: Path, batch: bb.Selecti
     assert "warning" not in result.stdout
 
 
+def test_a_large_selection_says_how_far_it_is(file: Path, monkeypatch: pytest.MonkeyPatch):
+    assert not invoke("select", file, *OPTIONS).stderr
+    monkeypatch.setattr(select_command, "_MUCH", PROBS.size)
+    result = invoke("select", file, *OPTIONS)
+    assert result.stderr.splitlines() == [
+        f"reading {PROBS.size} predictions",
+        *(f"{chosen} of {B} points chosen" for chosen in range(1, B + 1)),
+    ]
+    assert result.stdout == invoke("select", file, *OPTIONS).stdout
+
+
 WILD = ["=1+1", "-5", "'=1+1", "@a", "\x1b[31mred", "a\nb", "\tx ", "e\rf"]
 
 

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from bbald_jax.learning.recipes import AUGMENTED as AUGMENTED
     from bbald_jax.learning.recipes import PAPER as PAPER
     from bbald_jax.learning.recipes import Recipe as Recipe
+    from bbald_jax.learning.torch_sampling import sample_torch as sample_torch
     from bbald_jax.learning.training import mc_dropout_learner as mc_dropout_learner
 
 __version__ = "0.1.0"
@@ -76,6 +77,7 @@ _LAZY = {
     "ensemble_learner": "learning.ensemble",
     "mc_dropout_learner": "learning.training",
     "sample_mc_dropout": "learning.mc_dropout",
+    "sample_torch": "learning.torch_sampling",
     "datasets": "experiment.datasets",
     "loop": "loop",
     "pool": "pool",

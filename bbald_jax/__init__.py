@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from bbald_jax.learning.ensemble import ensemble_learner as ensemble_learner
     from bbald_jax.learning.equinox_modules import equinox_model as equinox_model
     from bbald_jax.learning.flax_nnx import nnx_model as nnx_model
+    from bbald_jax.learning.forest import sample_forest as sample_forest
     from bbald_jax.learning.learner import Learner as Learner
     from bbald_jax.learning.linen import FactoredModule as FactoredModule
     from bbald_jax.learning.linen import flax_model as flax_model
@@ -80,6 +81,7 @@ _LAZY = {
     "equinox_model": "learning.equinox_modules",
     "mc_dropout_learner": "learning.training",
     "nnx_model": "learning.flax_nnx",
+    "sample_forest": "learning.forest",
     "sample_mc_dropout": "learning.mc_dropout",
     "sample_torch": "learning.torch_sampling",
     "datasets": "experiment.datasets",

@@ -95,7 +95,7 @@ def _positions(member: Any, classes: np.ndarray) -> Int[np.ndarray, "S"]:
     seen = np.asarray(member.classes_)
     if seen.dtype.kind not in "fiu" or not np.isin(seen, np.arange(classes.size)).all():
         raise ValueError(
-            f"forest: a {type(member).__name__} has the classes {seen.tolist()}, expected positions "
-            f"in classes_, 0 to {classes.size - 1}; put the forest together by its fit(x, y)"
+            f"forest: a {type(member).__name__} has classes {seen.tolist()}, expected positions in "
+            f"classes_, 0 to {classes.size - 1}; put the forest together by its fit(x, y)"
         )
     return seen.astype(np.int64)

@@ -64,8 +64,8 @@ def sample_torch(
         raise ValueError(f"model: {type(model).__name__} is no torch.nn.Module")
     batches, num_batches = _batches(inputs)
     total = None if num_batches is None else num_batches * num_samples
-    results = []
-    with _undone(model), _progress(total) as advance, torch.no_grad(), shared_masks(model) as masks:
+    masks, results = shared_masks(model), []
+    with _undone(model), _progress(total) as advance, torch.no_grad():
         for batch in _checked(batches):
             if not results:
                 _measure(masks, model, batch)
@@ -157,9 +157,12 @@ def _forward(masks: Any, model: Any, batch: Any, words: tuple[int, ...]) -> np.n
     device = next((p.device for p in model.parameters()), None)
     if isinstance(batch, Mapping):
         moved = {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
-        output = model(**moved)
+        with masks:
+            output = model(**moved)
     else:
-        output = model(batch.to(device))
+        moved = batch.to(device)
+        with masks:
+            output = model(moved)
     if masks.sites is not None and len(masks.shapes) != len(masks.sites):
         raise ValueError(
             f"model: {type(model).__name__} draws {len(masks.shapes)} dropout masks for this batch "
@@ -204,7 +207,7 @@ def _check(masks: Any, model: Any, batch: Any, logits: np.ndarray, seed: int) ->
     """The samples of the first batch vary, and each is a function of the point alone."""
     name = type(model).__name__
     spread = _distance(logits[:, 1:], logits[:, :1])
-    if spread <= 1e-6 * np.abs(logits).max():
+    if spread <= 1e-6 * np.abs(logits, where=np.isfinite(logits), out=np.zeros_like(logits)).max():
         raise ValueError(
             f"model: the {logits.shape[1]} samples of {name} are all alike; it needs dropout with "
             "a rate above 0 (nn.Dropout(0.1), say, before the last layer)"

@@ -33,7 +33,7 @@ def trained(rngs: nnx.Rngs) -> Normalised:
 
 def test_batch_normalisation_that_was_never_trained_is_refused():
     learner = mc_dropout_learner(nnx_model(Normalised), toy.RECIPE)
-    with pytest.raises(ValueError, match="'norm' was never trained.*GroupNorm"):
+    with pytest.raises(ValueError, match=r"'norm' was never trained.*GroupNorm"):
         learner.init(KEY, jnp.zeros((1, 2)))
 
 

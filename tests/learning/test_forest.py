@@ -23,7 +23,7 @@ Y = np.array(["c", "c", "a", "a", "b", "b"])
 
 def test_a_leaf_says_its_smoothed_frequencies():
     forest = RandomForestClassifier(
-        4, max_depth=1, max_features=None, bootstrap=False, random_state=0
+        4, max_depth=1, max_features=1.0, bootstrap=False, random_state=0
     ).fit(X, Y)
     # Every tree splits between "b" and the rest, or between "c" and the rest.
     probs = sample_forest(forest, X)
@@ -61,7 +61,9 @@ def test_from_ten_labels_on(load: Any):
     assert np.median(np.ptp(probs, axis=1).max(axis=-1)) > 0.3
     # The recipe that does not get off the ground.
     stumps = RandomForestClassifier(50, min_samples_leaf=5, random_state=0)
-    with pytest.raises(ValueError, match="each of the 50 members says the same.*min_samples_leaf=1"):
+    with pytest.raises(
+        ValueError, match=r"each of the 50 members says the same.*min_samples_leaf=1"
+    ):
         sample_forest(stumps.fit(x[labelled], y[labelled]), x)
 
 
@@ -82,9 +84,7 @@ def test_members_that_lack_classes_and_features():
     bag = BaggingClassifier(member, 12, max_samples=3, max_features=2, random_state=2).fit(x, Y)
     assert min(len(one.classes_) for one in bag.estimators_) < 3
     probs = sample_forest(bag, x)
-    for k, (one, columns) in enumerate(
-        zip(bag.estimators_, bag.estimators_features_, strict=True)
-    ):
+    for k, (one, columns) in enumerate(zip(bag.estimators_, bag.estimators_features_, strict=True)):
         expected = np.zeros((6, 3))
         expected[:, one.classes_] = one.predict_proba(x[:, columns])
         np.testing.assert_array_equal(probs[:, k], expected)

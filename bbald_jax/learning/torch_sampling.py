@@ -114,7 +114,7 @@ def _checked(batches: Iterable[Any]) -> Iterator[Any]:
         if isinstance(batch, Mapping) and hasattr(batch.get("attention_mask"), "shape"):
             mask = batch["attention_mask"]
             lengths.add(int(mask.shape[-1]))
-            is_left_padded |= bool((mask[..., 0] == 0).any())
+            is_left_padded |= bool(((mask[..., 0] == 0) & (mask != 0).any(-1)).any())
             if is_left_padded and len(lengths) > 1:
                 raise ValueError(
                     f"inputs: batch {number}: texts are padded on the left, to several lengths, so "

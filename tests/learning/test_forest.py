@@ -22,10 +22,7 @@ Y = np.array(["c", "c", "a", "a", "b", "b"])
 
 
 def test_a_leaf_says_its_smoothed_frequencies():
-    forest = RandomForestClassifier(
-        4, max_depth=1, max_features=1.0, bootstrap=False, random_state=0
-    ).fit(X, Y)
-    # Every tree splits between "b" and the rest, or between "c" and the rest.
+    forest = RandomForestClassifier(4, max_depth=1, bootstrap=False, random_state=0).fit(X, Y)
     probs = sample_forest(forest, X)
     assert probs.shape == (6, 4, 3)
     for k, tree in enumerate(forest.estimators_):

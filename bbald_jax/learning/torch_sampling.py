@@ -241,7 +241,12 @@ def _undone(model: Any) -> Iterator[None]:
     torch: Any = importlib.import_module("torch")
     attention: Any = importlib.import_module("torch.nn.attention")
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(name, buffer, buffer.clone()) for name, buffer in model.named_buffers()]
+    buffers = [
+        (f"{path}.{name}".lstrip("."), module, name, buffer, buffer.clone())
+        for path, module in model.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    changed = []
     # A `DataLoader` draws from the generators; the masks do not.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices), attention.sdpa_kernel(attention.SDPBackend.MATH):
@@ -249,13 +254,14 @@ def _undone(model: Any) -> Iterator[None]:
             for module, _ in modes:
                 module.training = _is_for_dropout(module)
             yield
-            changed = [name for name, buffer, saved in buffers if not _is_equal(buffer, saved)]
         finally:
             for module, mode in modes:
                 module.training = mode
-            with torch.no_grad():
-                for _, buffer, saved in buffers:
-                    buffer.copy_(saved)
+            for path, module, name, buffer, saved in buffers:
+                if not _is_equal(getattr(module, name), saved):
+                    changed.append(path)
+                    with torch.no_grad():
+                        setattr(module, name, buffer.copy_(saved))
     if changed:
         raise ValueError(
             f"model: the buffer {changed[0]!r} of {type(model).__name__} changes in training mode, "
@@ -265,7 +271,10 @@ def _undone(model: Any) -> Iterator[None]:
 
 
 def _is_equal(one: Any, other: Any) -> bool:
-    return bool(((one == other) | ((one != one) & (other != other))).all())
+    """NaN is equal to NaN."""
+    return one.shape == other.shape and bool(
+        ((one == other) | ((one != one) & (other != other))).all()
+    )
 
 
 def _is_for_dropout(module: Any) -> bool:

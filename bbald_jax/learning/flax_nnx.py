@@ -79,9 +79,9 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
                 for i, (leaf, leaf_is_key) in enumerate(zip(leaves, is_key, strict=True))
             ],
         )
-        others = jax.lax.stop_gradient(params["others"])
-        # A copy: variables of one trace must not be set in another.
-        module = nnx.merge(graph, streams, params["params"], others, copy=True)
+        # New variables: those of one trace must not be set in another.
+        trained = jax.tree.map(lambda leaf: leaf, params["params"])
+        module = nnx.merge(graph, streams, trained, jax.lax.stop_gradient(params["others"]))
         module.set_attributes(
             deterministic=key is None, use_running_average=True, raise_if_not_found=False
         )
@@ -101,7 +101,7 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
 
 def _refuse_untrained(module: nnx.Module) -> None:
     """Means that are all 0 and variances that are all 1 are those of a new module."""
-    for path, layer in nnx.iter_modules(module):
+    for path, layer in nnx.iter_graph(module):
         if isinstance(layer, nnx.BatchNorm) and bool(
             jnp.all(layer.mean[...] == 0) & jnp.all(layer.var[...] == 1)
         ):

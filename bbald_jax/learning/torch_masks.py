@@ -106,7 +106,7 @@ def shared_masks(model: Any) -> Any:
                 x, p = args[:2]
                 kept = self.draw(x, 1 - p)
                 return x * kept / (1 - p) if p < 1 else torch.zeros_like(x), kept
-            if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
+            if torch.Tag.nondeterministic_seeded in func.tags and draws(func, args, kwargs):
                 raise ValueError(
                     f"model: {_module_that_runs(model)} draws random numbers by {func}, which is "
                     "no dropout that all points could share; take it out, or turn it off (a "
@@ -163,14 +163,18 @@ def find_site(
     )
 
 
-def _draws(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a random operation draws anything: attention without dropout does not."""
+def draws(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation that torch calls random draws numbers when called like this.
+
+    Attention and recurrent kernels do not without dropout; `_fused_sdp_choice` only looks at it.
+    """
     schema = func._schema.arguments
     values = {argument.name: argument.default_value for argument in schema}
     values |= dict(zip(values, args, strict=False)) | kwargs
     rates = [values[name] for name in ("dropout", "dropout_p") if name in values]
     is_training = values.get("train", values.get("training")) is not False
-    return is_training and (not rates or any(rates))
+    is_choice = func._schema.name == "aten::_fused_sdp_choice"
+    return is_training and not is_choice and (not rates or any(rates))
 
 
 def _module_that_runs(model: Any) -> str:

@@ -26,8 +26,8 @@ class Normalised(nnx.Module):
 def trained(rngs: nnx.Rngs) -> Normalised:
     """As if loaded: its batch normalisation has seen data."""
     module = Normalised(rngs)
-    module.norm.mean.set_value(jnp.full(8, 0.5))
-    module.norm.var.set_value(jnp.full(8, 4.0))
+    module.norm.mean = nnx.BatchStat(jnp.full(8, 0.5))
+    module.norm.var = nnx.BatchStat(jnp.full(8, 4.0))
     return module
 
 

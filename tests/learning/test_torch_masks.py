@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bbald_jax.learning.torch_masks import Site, find_site, keep_mask
+from bbald_jax.learning.torch_masks import Site, draws, find_site, keep_mask
 
 torch: Any = pytest.importorskip("torch")
 
@@ -62,3 +62,17 @@ def test_where_the_points_are():
     for shape, other in (((6, 6), (5, 5)), ((6, 4), (5,)), ((7,), (6,)), ((12,), (5,))):
         with pytest.raises(ValueError, match=r"for 6 points and .* for 5, so that they cannot"):
             find_site(shape, 6, other, 5)
+
+
+def test_which_operations_draw():
+    # Those of a GPU cannot run here; their schemas are the same everywhere.
+    aten = torch.ops.aten
+    for rate, is_random in ((0.0, False), (0.1, True)):
+        fused = aten._scaled_dot_product_flash_attention.default
+        assert draws(fused, (None, None, None, rate), {}) == is_random
+        assert draws(aten._cudnn_rnn.default, (), {"dropout": rate, "train": True}) == is_random
+        assert not draws(aten._cudnn_rnn.default, (), {"dropout": rate, "train": False})
+        assert not draws(aten._fused_sdp_choice.default, (None, None, None, None, rate), {})
+        assert torch.Tag.nondeterministic_seeded in {*fused.tags} & {*aten._cudnn_rnn.default.tags}
+    assert not draws(aten._scaled_dot_product_flash_attention.default, (None, None, None), {})
+    assert draws(aten.rand.default, ([3],), {})

@@ -73,6 +73,11 @@ def norm() -> Any:
     return nn.BatchNorm1d(8)
 
 
+def native(x: Any, training: bool) -> Any:
+    """Dropout as torch does it on a GPU."""
+    return torch.native_dropout(x, 0.4, training)[0]
+
+
 def merged(x: Any, training: bool) -> Any:
     """Time steps of one point side by side in the rows of a matrix."""
     return functional.dropout(x.reshape(-1, 4), 0.5, training).reshape(x.shape)
@@ -86,6 +91,7 @@ MODELS: dict[str, tuple[Callable[[], Any], Any]] = {
     "Dropout3d": (lambda: head(nn.Dropout3d(0.4)), points(16, 2, 1, 2)),
     "in place": (lambda: head(nn.Linear(4, 16), nn.Dropout(0.4, inplace=True)), points(4)),
     "functional": (lambda: head(Lambda(lambda x, on: functional.dropout(x, 0.4, on))), points(16)),
+    "one operation": (lambda: head(Lambda(native)), points(16)),
     "merged": (lambda: head(Lambda(merged)), points(6, 4)),
     "norm": (lambda: head(nn.Linear(4, 8), nn.Dropout(0.4), norm(), nn.RReLU()), points(4)),
     "attention": (lambda: Recurrent(Attention()), points(5, 4)),
@@ -133,6 +139,15 @@ def test_samples_are_distributed_like_dropout():
     mean = terms.sum(axis=-1) + bias.numpy()
     assert np.all(np.abs(samples.mean(axis=1) - mean) < 5 * np.sqrt(variance / 500))
     np.testing.assert_allclose(samples.var(axis=1), variance, rtol=0.3)
+
+
+def test_every_layer_and_sample_has_a_mask_of_its_own():
+    model = nn.Sequential(nn.Dropout(0.3), nn.Dropout(0.3), nn.AlphaDropout(0.0))
+    kept = sample_torch(model, torch.ones(2, 1000), 20)[0] > 0  # [K, C]
+    # One mask for both layers would keep 0.7.
+    assert abs(kept.mean() - 0.7**2) < 0.02
+    both = (kept[:, None] & kept).mean(axis=-1)
+    assert np.abs(both[~np.eye(20, dtype=bool)] - 0.7**4).max() < 0.07
 
 
 class Texts(nn.Module):

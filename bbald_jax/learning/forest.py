@@ -20,14 +20,14 @@ def sample_forest(forest: Any, x: Any) -> Float[np.ndarray, "N K C"]:
     labels can be split, and every point looks the same. The bare frequencies n_c / n of small
     leaves are certain of every answer, so that a few labels tell all trees apart: from ten labels
     of wine, iris and breast cancer (20 runs each, 200 trees), a batch of 5 by BatchBALD left 1.1,
-    2.2 and 2.3 nats of log 200 = 5.3 unknown, and leaves 3.0, 3.5 and 3.5 with the doubt. After four
-    such batches the accuracies are the same to 1.2 %.
+    2.2 and 2.3 nats of log 200 = 5.3 unknown, and leaves 3.0, 3.5 and 3.5 with the doubt. The
+    accuracies after four such batches differ by at most 1.2 %.
 
     Args:
       forest: a fitted `RandomForestClassifier`, `ExtraTreesClassifier` (with `bootstrap=True`), a
         `BaggingClassifier` of any members, or whatever has `classes_` and `estimators_` that were
-        fitted to positions in `classes_`. Members that are no trees say what `predict_proba` says. A class that a member has not seen has n_c = 0 in a tree, and
-        probability 0 elsewhere.
+        fitted to positions in `classes_`. Members that are no trees say what `predict_proba` says.
+        A class that a member has not seen has n_c = 0 in a tree, and probability 0 elsewhere.
       x: `[N, D]`, as for the forest's own `predict_proba`.
 
     Returns:

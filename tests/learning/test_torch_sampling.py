@@ -150,6 +150,13 @@ def test_every_layer_and_sample_has_a_mask_of_its_own():
     assert np.abs(both[~np.eye(20, dtype=bool)] - 0.7**4).max() < 0.07
 
 
+@pytest.mark.parametrize("layer", ["native", "Dropout"])
+def test_what_is_kept_is_scaled_up(layer: str):
+    model = Lambda(native) if layer == "native" else nn.Dropout(0.4)
+    kept = sample_torch(model, 3 * torch.ones(2, 50), K)
+    np.testing.assert_allclose(np.unique(kept), [0, 3 / 0.6], rtol=1e-6)
+
+
 class Texts(nn.Module):
     """A classifier of tokens like those of Hugging Face, with dropout at each step."""
 

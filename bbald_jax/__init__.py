@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from bbald_jax.learning.convolution import Conv as Conv
     from bbald_jax.learning.convolution import max_pool as max_pool
     from bbald_jax.learning.ensemble import ensemble_learner as ensemble_learner
+    from bbald_jax.learning.equinox_modules import equinox_model as equinox_model
+    from bbald_jax.learning.flax_nnx import nnx_model as nnx_model
+    from bbald_jax.learning.forest import sample_forest as sample_forest
     from bbald_jax.learning.learner import Learner as Learner
     from bbald_jax.learning.linen import FactoredModule as FactoredModule
     from bbald_jax.learning.linen import flax_model as flax_model
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from bbald_jax.learning.recipes import AUGMENTED as AUGMENTED
     from bbald_jax.learning.recipes import PAPER as PAPER
     from bbald_jax.learning.recipes import Recipe as Recipe
+    from bbald_jax.learning.torch_sampling import sample_torch as sample_torch
     from bbald_jax.learning.training import mc_dropout_learner as mc_dropout_learner
     from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics
     from bbald_jax.typing import CandidateBatch as CandidateBatch
@@ -95,8 +99,12 @@ _LAZY = {
     "Learner": "learning.learner",
     "Model": "learning.model",
     "ensemble_learner": "learning.ensemble",
+    "equinox_model": "learning.equinox_modules",
     "mc_dropout_learner": "learning.training",
+    "nnx_model": "learning.flax_nnx",
+    "sample_forest": "learning.forest",
     "sample_mc_dropout": "learning.mc_dropout",
+    "sample_torch": "learning.torch_sampling",
     "datasets": "experiment.datasets",
     "loop": "loop",
     "pool": "pool",

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sklearn.datasets import load_digits
 import bbald_jax as bb
 
 README = Path(__file__).parents[1] / "README.md"
+BB: dict[str, Any] = {"bb": bb}
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
@@ -53,41 +55,37 @@ def test_selecting_a_batch_from_an_array(capsys: pytest.CaptureFixture[str]):
     np.testing.assert_array_equal(names["batch"].indices, batch.indices)
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default of 10,000 configurations is not for tests."""
+    monkeypatch.setattr(bb, "select", partial(bb.select, num_configurations=100))
+
+
+@pytest.mark.usefixtures("few")
 def test_the_trees_of_a_forest():
     x, y = (array[:500] for array in load_digits(return_X_y=True))
     labelled = np.random.default_rng(0).permutation(len(x))[:60]
-    names = run(example("RandomForestClassifier"), {"x": x, "y": y, "labelled": labelled, "bb": bb})
+    names = run(example("RandomForestClassifier"), {"x": x, "y": y, "labelled": labelled} | BB)
     batch = names["batch"]
     assert not set(batch.indices) & set(labelled)
     assert batch.warnings == ()
-    for tree in names["forest"].estimators_:
-        np.testing.assert_array_equal(
-            names["forest"].classes_[tree.classes_.astype(int)], range(10)
-        )
 
 
-def torch_example() -> dict[str, Any]:
-    """The PyTorch example, for a network without a seed of its own."""
+@pytest.mark.usefixtures("few")
+def test_dropout_in_torch_is_consistent():
     needs("torch")
     torch: Any = importlib.import_module("torch")
     nn = torch.nn
     layers = (nn.Linear(4, 64), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(64), nn.Linear(64, 3))
-    return run(
-        example("def one_mask"),
-        {"model": nn.Sequential(*layers), "x": torch.randn(600, 4), "bb": bb},
-    )
-
-
-def test_dropout_in_torch_is_consistent():
-    names = torch_example()
-    logits = names["logits"]
+    x = torch.randn(100, 4)
+    x[99] = x[0]
+    names = run(example("bb.sample_torch(model, x"), {"model": nn.Sequential(*layers), "x": x} | BB)
     assert len(set(names["batch"].indices)) == 10
-    assert logits.std(dim=0).mean() > 0.01, "the samples are all alike"
-    # The same network for every chunk: however the points are cut, the logits are the same.
-    again = names["sample"](names["model"], names["x"].split(7), 3)
-    np.testing.assert_allclose(again, logits[3], rtol=0, atol=1e-5)
+    assert names["logits"].std(axis=1).mean() > 0.01, "the samples are all alike"
+    np.testing.assert_allclose(names["logits"][99], names["logits"][0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("few")
 def test_dropout_in_a_transformer_is_consistent():
     needs("torch", "transformers")
     torch: Any = importlib.import_module("torch")
@@ -99,20 +97,22 @@ def test_dropout_in_a_transformer_is_consistent():
 
     def tokenizer(chunk: list[str], **options: Any) -> dict[str, Any]:
         del options
-        tokens = torch.tensor([[int(text) % 50] * 128 for text in chunk])
-        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        length = max(int(text) for text in chunk)
+        sizes = torch.tensor([[int(text)] for text in chunk])
+        tokens = (torch.arange(length) + sizes) % 50
+        return {"input_ids": tokens, "attention_mask": (torch.arange(length) < sizes).long()}
 
-    names = torch_example() | {
-        "model": transformers.BertForSequenceClassification(config),
-        "tokenizer": tokenizer,
-        "texts": [str(i) for i in range(70)],
-    }
-    names = run(example("tokenizer("), names)
-    # Texts 0 and 50 are the same to this tokenizer, and in the first chunk; 64 is in the second.
+    model = transformers.BertForSequenceClassification(config)
+    texts = [str(i % 50 + 1) for i in range(70)]
+    names = run(
+        example("tokenizer("), BB | {"model": model, "tokenizer": tokenizer, "texts": texts}
+    )
+    # Texts 0 and 50 are the same, and in the first batch, which is longer than the second; 14 and
+    # 64 are in one each.
     logits = names["logits"]
-    np.testing.assert_allclose(logits[:, 0], logits[:, 50], rtol=0, atol=1e-5)
-    np.testing.assert_allclose(logits[:, 14], logits[:, 64], rtol=0, atol=1e-5)
-    assert logits.std(dim=0).mean() > 0.001
+    np.testing.assert_allclose(logits[0], logits[50], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(logits[14], logits[64], rtol=0, atol=1e-5)
+    assert logits.std(axis=1).mean() > 0.001
 
 
 def test_people_who_label(make_log_probs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

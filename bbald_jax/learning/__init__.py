@@ -1,7 +1,9 @@
 """From labelled points to posterior samples.
 
-Two seams: a `model` is one function for each key, a `learner` fits and samples. `linen` makes
-models of flax modules, `networks` are two such modules, built from `convolution`. `training` fits a
-model by one of the `recipes`, with `augmentation`; `mc_dropout` samples it, `chunks` of points at a
-time; an `ensemble` is several learners as one.
+Two seams: a `model` is one function for each key, a `learner` fits and samples. Modules become
+models in `linen`, `flax_nnx` and `equinox_modules`; `networks` are two linen modules, built from
+`convolution`. `training` fits a model by one of the `recipes`, with `augmentation`; `mc_dropout`
+samples it, `chunks` of points at a time; an `ensemble` is several learners as one.
+
+What others have trained is only sampled: `torch_sampling`, by `torch_masks`, and `forest`.
 """

@@ -185,6 +185,10 @@ def _write(path: Path, rows: list[Row]) -> None:
         write_atomically(path, json.dumps(finite(rows), indent=2, allow_nan=False) + "\n")
 
 
+def _four_digits(value: float) -> str:
+    return f"{round(value, 4) + 0:.4f}"  # rounding below zero is no -0.0000
+
+
 def _table(rows: list[Row], acquisition: str) -> Table:
     """One row a point, in order of acquisition."""
     point = "id" if "id" in rows[0] else "index"
@@ -198,8 +202,8 @@ def _table(rows: list[Row], acquisition: str) -> Table:
         table.add_row(
             str(row["order"]),
             printable(str(row[point])),
-            f"{row['gain']:.4f}",
-            f"{row['score']:.4f}",
+            _four_digits(row["gain"]),
+            _four_digits(row["score"]),
             str(row["predicted_class"]),
         )
     return table

@@ -286,7 +286,7 @@ def test_data_dir_may_begin_with_a_tilde(local: Path, monkeypatch: pytest.Monkey
 
 def test_wrong_checksum_in_data_dir(server: Server, local: Path):
     path = local / IDX_FILES[2]
-    path.write_bytes(gzip.compress(idx(TEST_IMAGES[::-1])))
+    path.write_bytes(gzip.compress(idx(TEST_IMAGES[::-1]), mtime=0))
     with pytest.raises(ValueError, match=r"not the original file.*expected.*replace it") as caught:
         datasets.load_idx(tiny(server.mirror("good")))
     assert str(path) in str(caught.value)
@@ -326,7 +326,7 @@ def test_a_mirror_with_another_content_is_refused(server: Server):
 
 
 def test_images_and_labels_of_different_length(local: Path):
-    labels = gzip.compress(idx(TRAIN_LABELS[:-1]))
+    labels = gzip.compress(idx(TRAIN_LABELS[:-1]), mtime=0)
     (local / IDX_FILES[1]).write_bytes(labels)
     contents = list(CONTENTS)
     contents[1] = hashlib.sha256(idx(TRAIN_LABELS[:-1])).hexdigest()
@@ -354,7 +354,7 @@ def test_sources_are_well_formed(source: Source):
 def test_read_idx(tmp_path: Path):
     path = tmp_path / "a.gz"
     for array in (TRAIN_IMAGES, TRAIN_LABELS, TRAIN_IMAGES[:0]):
-        path.write_bytes(gzip.compress(idx(array)))
+        path.write_bytes(gzip.compress(idx(array), mtime=0))
         read = datasets.read_idx(path, ndim=array.ndim)
         assert read.dtype == np.uint8
         np.testing.assert_array_equal(read, array)
@@ -369,18 +369,24 @@ HUGE = bytes((0, 0, 8, 3)) + b"\xff" * 12 + b"abc"
     [
         (b"", "not an IDX file.*begins with nothing"),
         (b"not gzip at all", "not a complete gzip file"),
-        (gzip.compress(GOOD)[:-9], "not a complete gzip file"),
-        (gzip.compress(GOOD)[:5], "not a complete gzip file"),
-        (gzip.compress(GOOD)[:-8] + b"\0" * 8, "not a complete gzip file"),
-        (gzip.compress(GOOD)[:10] + b"\xff" * 40, "not a complete gzip file"),
-        (gzip.compress(b""), "not an IDX file.*begins with nothing"),
-        (gzip.compress(b"<html>hello</html>"), "not an IDX file.*begins with 3c68746d"),
-        (gzip.compress(idx(TRAIN_LABELS)), "not an IDX file of 3-dim.*begins with 00000801"),
-        (gzip.compress(bytes((0, 0, 13, 3)) + GOOD[4:]), "unsigned bytes.*begins with 00000d03"),
-        (gzip.compress(GOOD[:12]), "not an IDX file.*holds 12 bytes"),
-        (gzip.compress(GOOD[:-1]), r"shape \(7, 4, 5\).*140 bytes, but holds 139"),
-        (gzip.compress(GOOD + b"\0"), r"shape \(7, 4, 5\).*140 bytes, but holds 141"),
-        (gzip.compress(HUGE), f"{(2**32 - 1) ** 3} bytes, but holds 3"),
+        (gzip.compress(GOOD, mtime=0)[:-9], "not a complete gzip file"),
+        (gzip.compress(GOOD, mtime=0)[:5], "not a complete gzip file"),
+        (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "not a complete gzip file"),
+        (gzip.compress(GOOD, mtime=0)[:10] + b"\xff" * 40, "not a complete gzip file"),
+        (gzip.compress(b"", mtime=0), "not an IDX file.*begins with nothing"),
+        (gzip.compress(b"<html>hello</html>", mtime=0), "not an IDX file.*begins with 3c68746d"),
+        (
+            gzip.compress(idx(TRAIN_LABELS), mtime=0),
+            "not an IDX file of 3-dim.*begins with 00000801",
+        ),
+        (
+            gzip.compress(bytes((0, 0, 13, 3)) + GOOD[4:], mtime=0),
+            "unsigned bytes.*begins with 00000d03",
+        ),
+        (gzip.compress(GOOD[:12], mtime=0), "not an IDX file.*holds 12 bytes"),
+        (gzip.compress(GOOD[:-1], mtime=0), r"shape \(7, 4, 5\).*140 bytes, but holds 139"),
+        (gzip.compress(GOOD + b"\0", mtime=0), r"shape \(7, 4, 5\).*140 bytes, but holds 141"),
+        (gzip.compress(HUGE, mtime=0), f"{(2**32 - 1) ** 3} bytes, but holds 3"),
     ],
 )
 def test_read_idx_errors_name_the_file_and_the_fix(tmp_path: Path, content: bytes, message: str):

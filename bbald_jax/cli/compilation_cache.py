@@ -54,7 +54,7 @@ def compiled_programs_kept() -> Iterator[None]:
 
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         yield
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_or_is_anothers_is_no_error(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert cache_folder() is None
     with compiled_programs_kept():
-        assert jax.config.jax_compilation_cache_dir is None
+        assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
 @pytest.mark.parametrize("value", ["0", "off", "False", "no"])
@@ -90,7 +90,7 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, value: str):
     monkeypatch.setenv(VARIABLE, value)
     monkeypatch.setattr(compilation_cache, "cache_folder", lambda: pytest.fail("made"))
     with compiled_programs_kept():
-        assert jax.config.jax_compilation_cache_dir is None
+        assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
 def test_a_folder_that_jax_was_told_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -99,7 +99,7 @@ def test_a_folder_that_jax_was_told_wins(monkeypatch: pytest.MonkeyPatch, tmp_pa
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "theirs"))
     try:
         with compiled_programs_kept():
-            assert jax.config.jax_compilation_cache_dir == str(tmp_path / "theirs")
+            assert jax.config.values["jax_compilation_cache_dir"] == str(tmp_path / "theirs")
     finally:
         jax.config.update("jax_compilation_cache_dir", None)
 

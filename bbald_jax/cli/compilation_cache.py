@@ -48,13 +48,18 @@ def compiled_programs_kept() -> Iterator[None]:
     Nothing happens where `VARIABLE` is off, where the folder cannot be written, and where JAX has
     been told another folder (by `JAX_COMPILATION_CACHE_DIR`, for one).
     """
-    if os.environ.get(VARIABLE, "").lower() in _OFF or (folder := cache_folder()) is None:
+    if os.environ.get(VARIABLE, "").lower() in _OFF:
         yield
         return
+    # Read when jaxlib is loaded. With every program that it loads, XLA logs as an error on some
+    # processors that a preference of its compiler (prefer-no-gather) is no feature of the machine
+    # (jax issue 38445). What matters is raised too.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     import jax
 
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    is_told = jax.config.values["jax_compilation_cache_dir"] is not None
+    if is_told or (folder := cache_folder()) is None:
         yield
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

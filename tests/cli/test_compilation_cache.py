@@ -74,6 +74,7 @@ def test_a_folder_that_cannot_be_or_is_anothers_is_no_error(
 ):
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")  # which would be set, and stay
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
@@ -95,7 +96,8 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, value: str):
 
 def test_a_folder_that_jax_was_told_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv(VARIABLE, "1")
-    monkeypatch.setattr(compilation_cache, "cache_folder", lambda: tmp_path / "ours")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")  # which would be set, and stay
+    monkeypatch.setattr(compilation_cache, "cache_folder", lambda: pytest.fail("made"))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "theirs"))
     try:
         with compiled_programs_kept():

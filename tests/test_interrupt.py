@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 SLOW = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 from bbald_jax import __main__, files
 
 def fsync(_):
@@ -15,6 +15,8 @@ def fsync(_):
     time.sleep(60)
 
 os.fsync = fsync
+# What a test run in the background starts ignores SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 __main__._end_at_interrupt()
 files.write_atomically(pathlib.Path(sys.argv[1]), "new")
 """
@@ -28,8 +30,6 @@ def test_an_interrupt_leaves_no_part_of_a_file(tmp_path: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A test run in the background ignores SIGINT, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"

@@ -1,5 +1,7 @@
 """`bbald` and `python -m bbald_jax`: the command line, or one line on what it lacks."""
 
+import contextlib
+import gc
 import os
 import shlex
 import signal
@@ -13,6 +15,9 @@ _EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklea
 def main() -> None:
     """Start the command line."""
     _end_at_interrupt()  # before anything is loaded: `import bbald_jax` has loaded nothing yet
+    # What is imported stays. Looking through it for garbage, again and again, takes a tenth of the
+    # time of a short command; `cli.main` turns it on again when all is there.
+    gc.disable()
     try:
         from bbald_jax.cli.main import main as command_line
 
@@ -29,9 +34,9 @@ def main() -> None:
 def _end_at_interrupt() -> None:
     """Let Ctrl-C end the process at once, whatever it is doing.
 
-    What is finished is on disk, and a run that was killed continues, so there is nothing to clean
-    up. A KeyboardInterrupt would come only after compiled code has returned (minutes, in a large
-    fit), and is lost where it meets a callback.
+    What is finished is on disk, and a run that was killed continues, so that nothing is to be
+    cleaned up but a file that is being written. A KeyboardInterrupt would come only after compiled
+    code has returned (minutes, in a large fit), and is lost where it meets a callback.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background
         return
@@ -51,6 +56,10 @@ def _wait_for_interrupt(reader: int) -> None:
 
 
 def _end() -> NoReturn:
+    with contextlib.suppress(Exception):  # nothing may keep us from ending
+        # Where it is not loaded, nothing was written; and this is no time to load it.
+        for path in tuple(sys.modules["bbald_jax.files"].unfinished):
+            path.unlink(missing_ok=True)
     message = "\ninterrupted"
     if sys.argv[1:2] == ["run"]:
         command = shlex.join(["bbald", *sys.argv[1:]])

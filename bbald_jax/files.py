@@ -9,6 +9,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+#: What `write_atomically` is writing: whoever ends the process at once removes it.
+unfinished: set[Path] = set()
+
 
 def destination(path: Path) -> Path:
     """The file that a path leads to, through links: one that can be replaced, or is not there yet.
@@ -40,6 +43,7 @@ def write_atomically(path: Path, text: str) -> None:
     """
     path = destination(path)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    unfinished.add(temporary)
     try:
         with open(temporary, "x", encoding="utf-8", newline="") as file:
             file.write(text)
@@ -49,6 +53,8 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        unfinished.discard(temporary)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # else the new name may be lost with the power

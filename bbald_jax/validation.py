@@ -10,7 +10,6 @@ import math
 import mmap
 from typing import Any, Literal, get_args
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +30,10 @@ _ALIGNMENT = 64
 
 def assert_log_probs(log_probs: Float[Array, "N K C"]) -> tuple[int, int, int]:
     """Trace-time check that `log_probs` is `[N, K, C]` in float32 or float64; returns its shape."""
-    chex.assert_rank(log_probs, 3)
+    if log_probs.ndim != 3:
+        raise ValueError(
+            f"log_probs: shape {log_probs.shape} has {log_probs.ndim} axes, expected 3: [N, K, C]"
+        )
     if log_probs.dtype not in (jnp.float32, jnp.float64):
         raise TypeError(
             f"log_probs: dtype {log_probs.dtype} is too coarse (or no float) for entropies; "

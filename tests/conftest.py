@@ -7,6 +7,9 @@ from typing import Any
 
 import jaxtyping
 
+# Here and in every process that a test starts: no test sees what another one compiled.
+os.environ["BBALD_COMPILATION_CACHE"] = "0"
+
 # Before anything imports the library: every annotation becomes a check, in tests only.
 jaxtyping.install_import_hook("bbald_jax", "beartype.beartype")
 

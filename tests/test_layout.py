@@ -113,7 +113,7 @@ def test_the_face_of_a_folder_defines_nothing(file: str):
 @pytest.mark.parametrize("file", [file for file in FILES if room(file) in SCORING])
 def test_the_scoring_half_knows_arrays_only(file: str):
     packages = {name.partition(".")[0] for name, _ in imports(file)} - set(sys.stdlib_module_names)
-    assert packages <= {"bbald_jax", "jax", "jaxtyping", "chex", "numpy"}
+    assert packages <= {"bbald_jax", "jax", "jaxtyping", "numpy"}
 
 
 def test_scoring_loads_neither_flax_nor_optax():
@@ -226,9 +226,18 @@ runpy.run_module("bbald_jax", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("missing", ["click", "rich", "matplotlib", "orbax", "safetensors"])
-def test_without_the_extra_one_line_names_it(missing: str):
-    result = run_python(BLOCK, missing, "bbald", "--help")
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("click", "--help"),
+        ("rich", "acquisitions"),
+        ("matplotlib", "compare results"),
+        ("orbax", "run"),
+        ("safetensors", "select predictions.npy --kind=probs"),
+    ],
+)
+def test_without_the_extra_one_line_names_it(missing: str, command: str):
+    result = run_python(BLOCK, missing, "bbald", *command.split())
     assert result.returncode != 0
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()

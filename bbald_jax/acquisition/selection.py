@@ -236,5 +236,6 @@ def _inputs(
 
 def _predicted_classes(inputs: Inputs, indices: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
     assert inputs.log_probs is not None
-    chosen = np.asarray(inputs.log_probs[indices])  # B points: the pool stays where it is
+    # B points: the pool stays where it is. An index in brackets would be six programs to compile.
+    chosen = np.asarray(jnp.take(inputs.log_probs, indices, axis=0, mode="clip"))
     return np.exp(chosen).mean(axis=1).argmax(axis=-1)

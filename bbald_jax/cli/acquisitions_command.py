@@ -1,12 +1,9 @@
-"""`bbald acquisitions`: what can be chosen with `--acquisition`."""
-
-import click
+"""What `bbald acquisitions` prints: what can be chosen with `--acquisition`."""
 
 from bbald_jax.acquisition.functions import catalogue
 from bbald_jax.cli.console import make_console
 
 
-@click.command()
 def acquisitions() -> None:
     """List the acquisition functions, and what each requires."""
     needs = {"log_probs": "predictions", "target_log_probs": "target predictions"}

@@ -1,39 +1,14 @@
-"""`bbald compare`: several results folders in one figure."""
+"""What `bbald compare` does: several results folders in one figure."""
 
 from pathlib import Path
 
-import click
-
-from bbald_jax.cli.console import FRACTION, Refused, make_console, one_line_errors
+from bbald_jax.cli.console import Refused, make_console, one_line_errors
 from bbald_jax.experiment import report, results
 from bbald_jax.experiment.results import ResultsError
 
 
-@click.command()
-@click.argument(
-    "folders", metavar="RESULTS...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--accuracy",
-    "accuracies",
-    multiple=True,
-    type=FRACTION,
-    default=(0.9, 0.95),
-    show_default=True,
-    help="Count the labels needed to reach it; may be given several times.",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("comparison.png"),
-    show_default=True,
-    help="The figure (PNG, PDF or SVG, by its suffix).",
-)
 def compare(folders: tuple[Path, ...], accuracies: tuple[float, ...], output: Path) -> None:
-    """Draw several results folders in one figure, and count the labels each needed.
-
-    Of five trials or more, the median and the quartiles are drawn; of fewer, each trial.
-    """
+    """Draw several results folders in one figure, and count the labels each needed."""
     with one_line_errors():
         runs = {str(folder): results.read_rounds(folder) for folder in folders}
         for folder, lines in runs.items():

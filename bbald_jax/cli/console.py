@@ -1,9 +1,7 @@
-"""What all commands share: how they print, how they refuse, and the ranges of numbers."""
+"""What all commands share: how they print, and how they refuse."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import click
 from rich.console import Console
@@ -11,22 +9,6 @@ from rich.console import Console
 from bbald_jax.experiment.config import ConfigError
 from bbald_jax.experiment.idx import DatasetFileError, DatasetUnavailableError
 from bbald_jax.experiment.results import ResultsError
-
-
-class FiniteRange(click.FloatRange):
-    """click lets NaN and infinity through any range."""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """A finite number in the range, or the refusal."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-
-POSITIVE = click.IntRange(min=1)
-SEED = click.IntRange(min=0, max=2**32 - 1)
-FRACTION = FiniteRange(min=0, max=1, min_open=True)
 
 
 class Refused(click.ClickException):

@@ -1,18 +1,195 @@
-"""The command line: `bbald` and its commands."""
+"""The command line: `bbald`, its commands, and what each can be told.
+
+`--help` answers at once: what a command does is loaded when it runs.
+"""
+
+import gc
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
 
-from bbald_jax.cli.acquisitions_command import acquisitions
-from bbald_jax.cli.compare_command import compare
-from bbald_jax.cli.run_command import run
-from bbald_jax.cli.select_command import select
+from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
+from bbald_jax.cli.options import (
+    ACQUISITIONS,
+    DATASETS,
+    FRACTION,
+    KINDS,
+    LISTS,
+    POSITIVE,
+    RECIPES,
+    SEED,
+    FiniteRange,
+)
+from bbald_jax.experiment.config import Config
+
+_PATH = click.Path(path_type=Path)
+_LIST = f"one index a line, or a .npy ({', '.join(LISTS)})"
+_DEFAULT = Config()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _load(command: str) -> Callable[..., None]:
+    """What a command does."""
+    module = importlib.import_module(f"bbald_jax.cli.{command}_command")
+    if not gc.isenabled():  # `__main__` has turned it off for the imports, whose objects stay
+        gc.freeze()
+        gc.enable()
+    return getattr(module, command)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="What JAX compiled is kept (up to 1 GiB, in bbald_jax/compiled in your cache folder), "
+    f"so that the next call of the same shape is fast. {VARIABLE}=0 turns that off, and "
+    "JAX_COMPILATION_CACHE_DIR names another folder.",
+)
 @click.version_option(package_name="bbald_jax")
 def main() -> None:
     """Batch Bayesian active learning in JAX."""
 
 
-for _command in (run, compare, select, acquisitions):
-    main.add_command(_command)
+def _option(name: str, help: str, **kwargs: Any):
+    """An option of `run`, whose default is that of the `Config` field of the same name."""
+    default = getattr(_DEFAULT, name.removeprefix("--").replace("-", "_"))
+    shown = True if default is not None else kwargs.pop("show_default")
+    return click.option(name, default=default, show_default=shown, help=help, **kwargs)
+
+
+@main.command()
+@_option("--dataset", "Data set; digits needs no download.", type=click.Choice(DATASETS))
+@_option("--acquisition", "Acquisition function.", type=click.Choice(ACQUISITIONS))
+@_option("--acquisition-size", "Points acquired in a round (B).", type=POSITIVE)
+@_option("--num-samples", "Posterior samples: MC-dropout networks (K).", type=POSITIVE)
+@_option(
+    "--num-configurations",
+    "Class configurations kept by batchbald (M); exact while they fit.",
+    type=POSITIVE,
+)
+@_option("--num-rounds", "Rounds of acquisition.", type=click.IntRange(min=0))
+@_option(
+    "--target-accuracy",
+    "Stop a trial once the test accuracy reaches this fraction.",
+    type=FRACTION,
+    show_default="no target",
+)
+@_option(
+    "--initial-per-class", "Points of each class labelled at the start.", type=click.IntRange(min=0)
+)
+@_option(
+    "--pool-size",
+    "A random part of the pool, of so many points (copies of repeated images counted).",
+    type=POSITIVE,
+    show_default="the whole pool",
+)
+@_option("--num-repeats", "Copies of each training image (repeated-mnist).", type=POSITIVE)
+@_option(
+    "--noise",
+    "Standard deviation of the noise on each copy's normalised pixels (repeated-mnist).",
+    type=FiniteRange(min=0),
+)
+@_option("--recipe", "How the network is trained.", type=click.Choice(RECIPES))
+@_option("--seed", "Everything random comes from it.", type=SEED)
+@_option("--num-trials", "Independent trials.", type=POSITIVE)
+@click.option(
+    "--output-dir",
+    type=_PATH,
+    show_default="results/DATASET-ACQUISITION-seedSEED",
+    help="Results folder: the same command again continues an interrupted run, and more rounds or "
+    "trials, or a higher target, extend one that has come to its end.",
+)
+def run(**options: Any) -> None:
+    """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round."""
+    with compiled_programs_kept():
+        _load("run")(**options)
+
+
+@main.command()
+@click.argument("folders", metavar="RESULTS...", nargs=-1, required=True, type=_PATH)
+@click.option(
+    "--accuracy",
+    "accuracies",
+    multiple=True,
+    type=FRACTION,
+    default=(0.9, 0.95),
+    show_default=True,
+    help="Count the labels needed to reach it; may be given several times.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("comparison.png"),
+    show_default=True,
+    help="The figure (PNG, PDF or SVG, by its suffix).",
+)
+def compare(**options: Any) -> None:
+    """Draw several results folders in one figure, and count the labels each needed.
+
+    Of five trials or more, the median and the quartiles are drawn; of fewer, each trial.
+    """
+    _load("compare")(**options)
+
+
+@main.command()
+@click.argument("predictions", type=_PATH)
+@click.option(
+    "--kind",
+    required=True,
+    type=click.Choice(KINDS),
+    help="What the numbers are; logarithms are natural.",
+)
+@click.option(
+    "--batch-size", type=POSITIVE, default=10, show_default=True, help="Points to choose."
+)
+@click.option(
+    "--acquisition",
+    type=click.Choice(ACQUISITIONS),
+    default="batchbald",
+    show_default=True,
+    help="Acquisition function; see `bbald acquisitions`.",
+)
+@click.option(
+    "--axes",
+    default="NKC",
+    show_default=True,
+    help="Order of the axes: N points, K posterior samples, C classes.",
+)
+@click.option("--array", metavar="NAME", help="Which array of PREDICTIONS, if it holds several.")
+@click.option("--exclude", type=_PATH, help=f"Points labelled already: {_LIST}.")
+@click.option("--pending", type=_PATH, help="Points whose labels are still out, likewise.")
+@click.option("--candidates", type=_PATH, help="Points to choose from, likewise; all by default.")
+@click.option(
+    "--targets", type=_PATH, help="Predictions for the points that matter, where it needs them."
+)
+@click.option(
+    "--ids",
+    type=_PATH,
+    help="Names of all points, one a line; the lists of points then hold names.",
+)
+@click.option(
+    "--num-configurations",
+    type=POSITIVE,
+    default=10_000,
+    show_default=True,
+    help="Class configurations kept by batchbald (M); exact while they fit.",
+)
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Everything random comes from it."
+)
+@click.option("--output", type=_PATH, help="Write the batch, one row a point (.csv or .json).")
+def select(**options: Any) -> None:
+    """Choose the points to label next, from the predictions of any model.
+
+    PREDICTIONS is a .npy, .npz or .safetensors file of an array [N, K, C]: for each of N points,
+    what each of K posterior samples of the model predicts for each of C classes. Sample k must be
+    the same model for every point.
+    """
+    with compiled_programs_kept():
+        _load("select")(**options)
+
+
+@main.command()
+def acquisitions() -> None:
+    """List the acquisition functions, and what each requires."""
+    _load("acquisitions")()

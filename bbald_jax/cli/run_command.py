@@ -1,4 +1,4 @@
-"""`bbald run`: active-learning experiments at the command line."""
+"""What `bbald run` does: active-learning experiments at the command line."""
 
 import logging
 from collections.abc import Iterator
@@ -6,27 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bbald_jax.acquisition.functions import catalogue
-from bbald_jax.cli.console import (
-    FRACTION,
-    POSITIVE,
-    SEED,
-    FiniteRange,
-    Refused,
-    make_console,
-    one_line_errors,
-)
+from bbald_jax.cli.console import Refused, make_console, one_line_errors
 from bbald_jax.experiment import report, results, trials
 from bbald_jax.experiment.config import Config
-from bbald_jax.experiment.datasets import DATASETS, load_dataset
+from bbald_jax.experiment.datasets import load_dataset
 from bbald_jax.experiment.results import Line
-from bbald_jax.learning.recipes import RECIPES
-
-_DEFAULT = Config()
 
 
 @contextmanager
@@ -46,57 +33,8 @@ def _kept_for_the_same_command(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _option(name: str, help: str, **kwargs: Any):
-    """An option whose default is that of the `Config` field of the same name."""
-    default = getattr(_DEFAULT, name.removeprefix("--").replace("-", "_"))
-    shown = True if default is not None else kwargs.pop("show_default")
-    return click.option(name, default=default, show_default=shown, help=help, **kwargs)
-
-
-@click.command()
-@_option("--dataset", "Data set; digits needs no download.", type=click.Choice(DATASETS))
-@_option("--acquisition", "Acquisition function.", type=click.Choice(list(catalogue())))
-@_option("--acquisition-size", "Points acquired in a round (B).", type=POSITIVE)
-@_option("--num-samples", "Posterior samples: MC-dropout networks (K).", type=POSITIVE)
-@_option(
-    "--num-configurations",
-    "Class configurations kept by batchbald (M); exact while they fit.",
-    type=POSITIVE,
-)
-@_option("--num-rounds", "Rounds of acquisition.", type=click.IntRange(min=0))
-@_option(
-    "--target-accuracy",
-    "Stop a trial once the test accuracy reaches this fraction.",
-    type=FRACTION,
-    show_default="no target",
-)
-@_option(
-    "--initial-per-class", "Points of each class labelled at the start.", type=click.IntRange(min=0)
-)
-@_option(
-    "--pool-size",
-    "A random part of the pool, of so many points (copies of repeated images counted).",
-    type=POSITIVE,
-    show_default="the whole pool",
-)
-@_option("--num-repeats", "Copies of each training image (repeated-mnist).", type=POSITIVE)
-@_option(
-    "--noise",
-    "Standard deviation of the noise on each copy's normalised pixels (repeated-mnist).",
-    type=FiniteRange(min=0),
-)
-@_option("--recipe", "How the network is trained.", type=click.Choice(list(RECIPES)))
-@_option("--seed", "Everything random comes from it.", type=SEED)
-@_option("--num-trials", "Independent trials.", type=POSITIVE)
-@click.option(
-    "--output-dir",
-    type=click.Path(path_type=Path),
-    show_default="results/DATASET-ACQUISITION-seedSEED",
-    help="Results folder: the same command again continues an interrupted run, and more rounds or "
-    "trials, or a higher target, extend one that has come to its end.",
-)
 def run(output_dir: Path | None, **options: Any) -> None:
-    """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round."""
+    """Run an experiment, or continue it; the options are explained in `main`."""
     config = Config(**options)
     folder = output_dir or Path(
         "results", f"{config.dataset}-{config.acquisition}-seed{config.seed}"

@@ -1,4 +1,4 @@
-"""`bbald select`: a batch from a file of predictions."""
+"""What `bbald select` does: a batch from a file of predictions."""
 
 import csv
 import io
@@ -6,18 +6,17 @@ import json
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from rich import box
 from rich.table import Table
 
-from bbald_jax.acquisition.functions import catalogue
 from bbald_jax.acquisition.selection import Selection
 from bbald_jax.acquisition.selection import select as select_points
 from bbald_jax.acquisition.warnings import certificate_line
-from bbald_jax.cli.console import POSITIVE, SEED, Refused, make_console, printable
-from bbald_jax.cli.prediction_files import LISTS, read_ids, read_points, read_predictions
+from bbald_jax.cli.console import Refused, make_console, printable
+from bbald_jax.cli.prediction_files import read_ids, read_points, read_predictions
 from bbald_jax.cli.spreadsheet import to_cell
 from bbald_jax.files import destination, finite, write_atomically
 from bbald_jax.typing import BatchBALDDiagnostics
@@ -26,59 +25,10 @@ from bbald_jax.validation import Kind, in_order
 _OUTPUTS = (".csv", ".json")
 # With so many predictions a selection takes seconds, and says how far it is.
 _MUCH = 5_000_000
-_PATH = click.Path(path_type=Path)
-_LIST = f"one index a line, or a .npy ({', '.join(LISTS)})"
 
 Row = dict[str, Any]
 
 
-@click.command()
-@click.argument("predictions", type=_PATH)
-@click.option(
-    "--kind",
-    required=True,
-    type=click.Choice(get_args(Kind)),
-    help="What the numbers are; logarithms are natural.",
-)
-@click.option(
-    "--batch-size", type=POSITIVE, default=10, show_default=True, help="Points to choose."
-)
-@click.option(
-    "--acquisition",
-    type=click.Choice(list(catalogue())),
-    default="batchbald",
-    show_default=True,
-    help="Acquisition function; see `bbald acquisitions`.",
-)
-@click.option(
-    "--axes",
-    default="NKC",
-    show_default=True,
-    help="Order of the axes: N points, K posterior samples, C classes.",
-)
-@click.option("--array", metavar="NAME", help="Which array of PREDICTIONS, if it holds several.")
-@click.option("--exclude", type=_PATH, help=f"Points labelled already: {_LIST}.")
-@click.option("--pending", type=_PATH, help="Points whose labels are still out, likewise.")
-@click.option("--candidates", type=_PATH, help="Points to choose from, likewise; all by default.")
-@click.option(
-    "--targets", type=_PATH, help="Predictions for the points that matter, where it needs them."
-)
-@click.option(
-    "--ids",
-    type=_PATH,
-    help="Names of all points, one a line; the lists of points then hold names.",
-)
-@click.option(
-    "--num-configurations",
-    type=POSITIVE,
-    default=10_000,
-    show_default=True,
-    help="Class configurations kept by batchbald (M); exact while they fit.",
-)
-@click.option(
-    "--seed", type=SEED, default=0, show_default=True, help="Everything random comes from it."
-)
-@click.option("--output", type=_PATH, help="Write the batch, one row a point (.csv or .json).")
 def select(
     predictions: Path,
     kind: Kind,
@@ -92,12 +42,7 @@ def select(
     output: Path | None,
     **settings: Any,
 ) -> None:
-    """Choose the points to label next, from the predictions of any model.
-
-    PREDICTIONS is a .npy, .npz or .safetensors file of an array [N, K, C]: for each of N points,
-    what each of K posterior samples of the model predicts for each of C classes. Sample k must be
-    the same model for every point.
-    """
+    """Choose the points to label next; the options are explained in `main`."""
     lists = {"exclude": exclude, "pending": pending, "candidates": candidates}
     try:
         if output is not None:

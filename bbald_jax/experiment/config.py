@@ -2,10 +2,6 @@
 
 import dataclasses
 
-import jax
-
-from bbald_jax.typing import Key
-
 
 class ConfigError(ValueError):
     """A configuration that its data set cannot serve; the message names the option and the fix."""
@@ -29,12 +25,3 @@ class Config:
     recipe: str = "paper"
     seed: int = 0
     num_trials: int = 1
-
-
-_PURPOSES = ("split", "run", "targets", "warm start")
-
-
-def trial_key(config: Config, trial: int, purpose: str | None = None) -> Key:
-    """Everything random in a trial comes from `fold_in(key(seed), trial)`."""
-    key = jax.random.fold_in(jax.random.key(config.seed), trial)
-    return key if purpose is None else jax.random.fold_in(key, _PURPOSES.index(purpose))

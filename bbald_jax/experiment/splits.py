@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from bbald_jax.experiment.config import Config, ConfigError, trial_key
+from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.datasets import Dataset
+from bbald_jax.experiment.keys import trial_key
 from bbald_jax.learning.recipes import RECIPES
 from bbald_jax.loop.rounds import Data
 from bbald_jax.pool import Labelled

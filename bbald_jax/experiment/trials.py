@@ -13,8 +13,9 @@ import numpy as np
 from bbald_jax import loop as loops
 from bbald_jax.acquisition.functions import catalogue
 from bbald_jax.experiment import checkpoint, results
-from bbald_jax.experiment.config import Config, trial_key
+from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.datasets import Dataset, load_dataset
+from bbald_jax.experiment.keys import trial_key
 from bbald_jax.experiment.results import Line
 from bbald_jax.experiment.splits import Split, gather, split, targets
 from bbald_jax.learning.linen import flax_model

@@ -10,13 +10,14 @@ from click.testing import CliRunner, Result
 from runs import make_line
 
 from bbald_jax.cli.main import main
-from bbald_jax.cli.run_command import run
 from bbald_jax.experiment import datasets, results, trials
 from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.idx import DatasetUnavailableError
 from bbald_jax.experiment.results import Line
 
-RUN_OPTIONS = {param.opts[0]: param for param in run.params if isinstance(param, click.Option)}
+RUN_OPTIONS = {
+    param.opts[0]: param for param in main.commands["run"].params if isinstance(param, click.Option)
+}
 
 
 def invoke(*args: str | Path) -> Result:

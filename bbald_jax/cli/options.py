@@ -1,0 +1,50 @@
+"""What options accept: ranges of numbers, and names.
+
+The names stand here once more, because what defines them loads JAX, half a second before
+`bbald --help` could answer. A test compares them.
+"""
+
+import math
+from typing import Any
+
+import click
+
+
+class FiniteRange(click.FloatRange):
+    """click lets NaN and infinity through any range."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """A finite number in the range, or the refusal."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+POSITIVE = click.IntRange(min=1)
+SEED = click.IntRange(min=0, max=2**32 - 1)
+FRACTION = FiniteRange(min=0, max=1, min_open=True)
+
+#: `bb.catalogue()`.
+ACQUISITIONS = (
+    "random",
+    "predictive-entropy",
+    "margin",
+    "variation-ratio",
+    "mean-std",
+    "bald",
+    "batchbald",
+    "power-bald",
+    "softmax-bald",
+    "softrank-bald",
+    "epig",
+    "kbald",
+)
+#: `experiment.datasets.DATASETS`.
+DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")
+#: `validation.Kind`.
+KINDS = ("probs", "logits", "log-probs")
+#: `cli.prediction_files.LISTS`.
+LISTS = (".txt", ".csv", ".npy")
+#: `learning.recipes.RECIPES`.
+RECIPES = ("paper", "augmented", "augmented-warm")

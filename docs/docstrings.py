@@ -14,7 +14,9 @@ from typing import Any
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import bbald_jax as bb
@@ -98,9 +100,21 @@ def skip(app: Sphinx, what: str, name: str, value: Any, skipped: bool, options: 
     return True if (inspect.getdoc(value) or "").startswith("Alias for field number") else None
 
 
+def check(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public names that no page documents."""
+    del app
+    there = {name for name, *_ in env.get_domain("py").get_objects()}
+    for name in bb.__all__:
+        value = getattr(bb, name)
+        path = value.__name__ if isinstance(value, ModuleType) else f"bbald_jax.{name}"
+        if path not in there:
+            logging.getLogger(__name__).warning(f"{path} is on no page of the API")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directive and the hook."""
     app.add_directive("public-names", PublicNames)
     app.connect("autodoc-process-docstring", process, priority=400)
     app.connect("autodoc-skip-member", skip)
+    app.connect("env-check-consistency", check)
     return {"parallel_read_safe": True}

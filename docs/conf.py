@@ -11,7 +11,7 @@ typing.GENERATING_DOCUMENTATION = "bbald_jax"  # pyright: ignore[reportAttribute
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-# Notebooks and reports are pages as they stand. (Sphinx resolves links in a linked folder to where it
+# Notebooks and reports are pages as they stand. (In a linked folder Sphinx resolves links to where it
 # leads, and does not find them there.)
 for folder in ("notebooks", "experiments/results"):
     copy = HERE / Path(folder).name

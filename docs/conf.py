@@ -11,8 +11,8 @@ typing.GENERATING_DOCUMENTATION = "bbald_jax"  # pyright: ignore[reportAttribute
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-# Notebooks and reports are pages as they stand. (In a linked folder Sphinx resolves links to where it
-# leads, and does not find them there.)
+# Notebooks and reports are pages as they stand: copied, as Sphinx does not find the links within a
+# folder that is itself a link.
 for folder in ("notebooks", "experiments/results"):
     copy = HERE / Path(folder).name
     shutil.rmtree(copy, ignore_errors=True)

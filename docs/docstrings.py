@@ -26,6 +26,9 @@ _FORMULA = re.compile(r"[^`]*[^`.:]")
 # Outside of code and *emphasis*, signs that reStructuredText would take for markup.
 _MARKUP = re.compile(r"(`[^`]*`|\*\w[\w\s]*\*(?!\w))|([*|]|(?<=\w)_(?!\w))")
 
+# A description that is but a letter, "C.", would begin a list.
+_LETTER = re.compile(r"(?m)(?<=: )([A-Z])\.$")
+
 
 def names_from(folders: list[str]) -> list[str]:
     """The public names that these folders (or files) define, in the order of `__all__`."""
@@ -79,7 +82,8 @@ def as_written(lines: list[str]) -> Iterator[str]:
                 yield from [".. code-block:: text", "", *(f"    {line}" for line in paragraph)]
             else:
                 text = _MARKUP.sub(lambda sign: sign[1] or f"\\{sign[2]}", "\n".join(paragraph))
-                yield from text.split("\n")
+                text = text.replace("Returns:\n", ":returns:\n")  # with any colon that follows
+                yield from _LETTER.sub(r"\1\\.", text).split("\n")
             yield ""
             paragraph = []
 
@@ -100,6 +104,16 @@ def skip(app: Sphinx, what: str, name: str, value: Any, skipped: bool, options: 
     return True if (inspect.getdoc(value) or "").startswith("Alias for field number") else None
 
 
+def shorten(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str | None, returns: Any
+) -> tuple[str, Any] | None:
+    """Leave out what flax adds to the fields of each module: its parent and its name."""
+    del app, what, name, value, options
+    if signature is None or "_Sentinel" not in signature:
+        return None
+    return re.sub(r"(, )?parent: .*_Sentinel.*, name: [^)]*", "", signature), returns
+
+
 def check(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of public names that no page documents."""
     del app
@@ -116,5 +130,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("public-names", PublicNames)
     app.connect("autodoc-process-docstring", process, priority=400)
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", shorten)
     app.connect("env-check-consistency", check)
     return {"parallel_read_safe": True}

@@ -31,8 +31,8 @@ def run(page: str) -> dict[str, Any]:
 def few_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default of 10,000 configurations is not for tests."""
     few = bb.catalogue(num_configurations=50)
-    monkeypatch.setattr(bb, "catalogue", lambda: few)
-    monkeypatch.setattr("bbald_jax.acquisition.functions.catalogue", lambda num_configurations: few)
+    monkeypatch.setattr(bb, "catalogue", lambda **_: few)
+    monkeypatch.setattr("bbald_jax.acquisition.functions.catalogue", lambda **_: few)
 
 
 def test_every_page_with_examples_is_run():

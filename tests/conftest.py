@@ -37,7 +37,7 @@ SLOWEST_FIRST = (
     "experiment/test_trials.py",
     "acquisition/test_batchbald.py",
     "learning/test_training.py",
-    "test_readme.py",
+    "test_examples.py",
     "loop/test_loop.py",
     "experiment/test_survival.py",
     "acquisition/test_search.py",

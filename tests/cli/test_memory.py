@@ -35,7 +35,7 @@ for path in files:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells a process its peak")
 def test_predictions_from_a_file_are_in_memory_once(tmp_path: Path):
     small, mapped, half = (tmp_path / name for name in ("x.npy", "y.npy", "z.safetensors"))
-    logits = np.tile(np.linspace(-1, 1, 10, dtype=np.float32), (125_000, 20, 1))  # 100 MB
+    logits = np.tile(np.linspace(-1, 1, 10, dtype=np.float32), (250_000, 20, 1))  # 200 MB
     np.save(small, logits[:100])
     np.save(mapped, logits)
     # Half the size: the float32 predictions are as large as before.

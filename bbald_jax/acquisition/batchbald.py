@@ -16,7 +16,7 @@ from bbald_jax.acquisition.certificate import (
 from bbald_jax.acquisition.progress import Progress, report
 from bbald_jax.acquisition.search import best_gains
 from bbald_jax.acquisition.ties import priorities
-from bbald_jax.acquisition.top import first_mentions, without_pending
+from bbald_jax.acquisition.top import usable_pending, without_pending
 from bbald_jax.information.configurations import (
     Configurations,
     branch,
@@ -25,7 +25,6 @@ from bbald_jax.information.configurations import (
     root,
 )
 from bbald_jax.information.gains import candidates
-from bbald_jax.masks import true_positions
 from bbald_jax.typing import (
     Available,
     BatchBALDDiagnostics,
@@ -130,14 +129,12 @@ def select_batchbald(
     capacity = min(num_configurations, num_classes ** (batch_size + pending.size))
     tree = root(num_samples, capacity, log_probs.dtype)
     if pending.size:
-        # A label that is not a number tells nothing: such a point is left out here too.
-        is_usable = first_mentions(pending, num_points) & ~is_invalid[pending]
-        conditions = pending[true_positions(is_usable, size=pending.size, fill_value=0)]
+        conditions, num_conditions = usable_pending(pending, is_invalid)
 
         def condition(i, tree: Configurations) -> Configurations:
             return join(tree, jax.random.fold_in(pending_key, i), conditions[i])[0]
 
-        tree = lax.fori_loop(0, jnp.sum(is_usable), condition, tree)
+        tree = lax.fori_loop(0, num_conditions, condition, tree)
     prior_entropy = remaining_entropy(tree)
 
     def step(state: _State, inputs):

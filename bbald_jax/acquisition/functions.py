@@ -5,7 +5,7 @@ that a loop computes no prediction that nobody looks at. Higher scores are bette
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -49,6 +49,10 @@ class Acquisition(NamedTuple):
     requires: tuple[str, ...]
     select: Callable[..., CandidateBatch]
     description: str = ""
+
+
+# Functions of different settings that are remembered.
+_KEPT = 64
 
 
 def _log_probs(inputs: Inputs) -> LogProbs:
@@ -143,7 +147,8 @@ bald = _pointwise(
 )
 
 
-@cache  # for another function of the same M, jit would compile again
+# For another function of the same M, jit would compile again.
+@lru_cache(maxsize=_KEPT)
 def batchbald(num_configurations: int = 10_000, progress: Progress | None = None) -> Acquisition:
     """BatchBALD with M = `num_configurations`; `progress` as in `select_batchbald`."""
 
@@ -197,7 +202,7 @@ epig = _top(
 )
 
 
-@cache  # as for BatchBALD
+@lru_cache(maxsize=_KEPT)  # as for BatchBALD
 def kbald(progress: Progress | None = None) -> Acquisition:
     """2-BALD; `progress` as in `select_kbald`."""
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from bbald_jax.acquisition.pointwise import epig
 from bbald_jax.acquisition.progress import Progress, report
 from bbald_jax.acquisition.ties import best, priorities
-from bbald_jax.acquisition.top import first_mentions, without_pending
+from bbald_jax.acquisition.top import usable_pending, without_pending
 from bbald_jax.information.entropy import mutual_information
 from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
 from bbald_jax.validation import (
@@ -76,11 +76,9 @@ def select_kbald(
     priority = None if key is None else priorities(key, jnp.arange(num_points))
     gains = mutual_information(log_probs)
     if pending is not None and pending.size:
-        is_usable = first_mentions(pending, num_points) & ~is_invalid[pending]
-        # Compacted, as most of P is padding, and each point costs a pass over the pool.
-        conditions = pending[jnp.nonzero(is_usable, size=pending.size, fill_value=0)[0]]
+        conditions, num_conditions = usable_pending(pending, is_invalid)
         gains = lax.fori_loop(
-            0, jnp.sum(is_usable), lambda i, gains: condition(gains, conditions[i]), gains
+            0, num_conditions, lambda i, gains: condition(gains, conditions[i]), gains
         )
 
     def step(state, num_chosen):

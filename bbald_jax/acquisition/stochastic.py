@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bbald_jax.acquisition.ties import SLACK, priorities
 from bbald_jax.typing import Available, Key
 
 
@@ -60,8 +61,8 @@ def perturb_softrank(
     - log r_n + g_n,   r_n = 1 for the highest score, 2 for the next, ...,   g_n ~ Gumbel(0, 1)
 
     Args:
-      key: for the noise.
-      scores: `[N]`, of any sign and scale. Of equal scores the lowest index has the best rank.
+      key: for the noise, and for the ranks of points whose scores are equal within 1e-6.
+      scores: `[N]`, of any sign and scale.
       available: `[N]` bool, the points that are ranked: the others have no rank that one of these
         could lose.
 
@@ -71,9 +72,11 @@ def perturb_softrank(
     Source: Kirsch et al. (2023), "softrank acquisition".
     """
     # First by availability: an available point of score -inf comes before all that are not.
-    order = jnp.lexsort((-scores, ~available))
+    noise_key, ties_key = jax.random.split(key)
+    priority = priorities(ties_key, jnp.arange(scores.size))
+    order = jnp.lexsort((priority, -jnp.round(scores / SLACK), ~available))
     ranks = jnp.zeros_like(scores).at[order].set(jnp.arange(1, scores.size + 1, dtype=scores.dtype))
-    return _noise(key, scores) - jnp.log(ranks)
+    return _noise(noise_key, scores) - jnp.log(ranks)
 
 
 def _noise(key: Key, scores: Float[Array, "N"]) -> Float[Array, "N"]:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.acquisition.ties import SLACK, Priority, priorities
 from bbald_jax.information.entropy import mutual_information
+from bbald_jax.masks import true_positions
 from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
 from bbald_jax.validation import (
     assert_available,
@@ -23,6 +24,19 @@ def first_mentions(indices: Int[Array, "P"], num_points: int) -> Bool[Array, "P"
     in_range = (indices >= 0) & (indices < num_points)
     is_repeat = jnp.any(jnp.tril(indices[:, None] == indices[None, :], k=-1), axis=1)
     return in_range & ~is_repeat
+
+
+def usable_pending(
+    pending: Pending, is_invalid: Bool[Array, "N"]
+) -> tuple[Int[Array, "P"], Int[Array, ""]]:
+    """The pending points to condition on, first of all, and how many they are.
+
+    Each once, in range, and with predictions: a label that is not a number tells nothing.
+    """
+    is_usable = first_mentions(pending, is_invalid.size) & ~is_invalid[pending]
+    # Compacted, as most of P is padding, and each point costs a pass over the pool.
+    positions = true_positions(is_usable, size=pending.size, fill_value=0)
+    return pending[positions], jnp.sum(is_usable)
 
 
 def without_pending(available: Available, pending: Pending | None) -> Available:
@@ -88,27 +102,33 @@ def select_top(
     )
 
 
+@partial(jax.jit, static_argnames="batch_size")
 def _top_with_ties(
     scores: Float[Array, "N"], priority: Priority, batch_size: int
 ) -> Int[Array, "B"]:
     """The points of highest score; within a group of equals those of highest priority first.
 
     A group begins with the highest score that is left, and holds all that equal it within `SLACK`.
-    As every group has a point, B of them are enough.
+    So every group that is needed begins among the B highest scores, and only the last of them may
+    have members beyond these.
     """
-    num_points = scores.shape[0]
-    size = min(batch_size, num_points)
-    rising = jnp.sort(scores)
+    size = min(batch_size, scores.shape[0])
+    values, indices = lax.top_k(scores, size)
 
-    def next_group(end: Int[Array, ""], _):
-        """`end`: how many points lie below all groups so far."""
-        least = rising[jnp.maximum(end - 1, 0)] - SLACK
-        return jnp.minimum(jnp.searchsorted(rising, least), end - 1), least
+    def join(least: Float[Array, ""], value: Float[Array, ""]):
+        least = jnp.where(value >= least, least, value - SLACK)
+        return least, least
 
-    _, leasts = lax.scan(next_group, jnp.asarray(num_points), length=size)
-    # How many groups lie wholly above.
-    group = size - jnp.searchsorted(leasts[::-1], scores, side="right")
-    return jnp.lexsort((~priority, group))[:size].astype(jnp.int32)
+    last_least, leasts = lax.scan(join, jnp.asarray(jnp.inf, scores.dtype), values)
+    is_before = leasts > last_least
+    num_before = jnp.sum(is_before)
+    before = indices[jnp.lexsort((~priority[indices], -leasts))]
+    in_last = (scores >= last_least) & (scores <= values[num_before])
+    # Above zero, the mark of all other points.
+    _, last = lax.top_k(jnp.where(in_last, (priority >> 1) + 1, 0), size)
+    places = jnp.arange(size)
+    chosen = jnp.where(is_before, before, last[jnp.maximum(places - num_before, 0)])
+    return chosen.astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames="batch_size")

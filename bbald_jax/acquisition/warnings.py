@@ -20,10 +20,6 @@ from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.information.entropy import mutual_information
 from bbald_jax.typing import BatchBALDDiagnostics, CandidateBatch, LogProbs
 
-#: Gains of a joint function that are no more than this, nats, are rounding: on a tree of ten
-#: thousand configurations, points that tell nothing have gains of up to 6e-5.
-JOINT_ROUNDING = 1e-4
-
 #: Scores (nats, or probabilities) and probabilities that differ by less are equal.
 EQUAL = SLACK
 
@@ -137,14 +133,14 @@ def _differences(
 
 def _nothing_more(gains: Sequence[float], num_left: int) -> str | None:
     """BatchBALD's samples are not spent, and yet no point of the pool tells them apart."""
-    useful = [i + 1 for i, gain in enumerate(gains) if gain > JOINT_ROUNDING]
+    useful = [i + 1 for i, gain in enumerate(gains) if gain > ROUNDING]
     num_useful = max(useful, default=0)
     # The last place may go to the best of what is left, and with nothing left nothing was chosen.
     if num_useful == len(gains) or not num_left:
         return None
     return (
         f"After {num_useful} of {len(gains)} points no label tells anything more (gains below "
-        f"{JOINT_ROUNDING:g} nats), and the rest of the batch is arbitrary: many of the samples "
+        f"{ROUNDING:g} nats), and the rest of the batch is arbitrary: many of the samples "
         "are the same model, on these points. Lower the batch size, or give samples that differ."
     )
 

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def select(
         points = {name: read_points(path, names) for name, path in lists.items() if path}
         progress = None
         if values.size >= _MUCH:
-            progress = partial(_say_how_far, settings["batch_size"])
+            progress = _say_how_far
             click.echo(f"reading {values.size:,} predictions", err=True)
         batch = select_points(
             values, kind=kind, targets=target_values, **points, **settings, progress=progress
@@ -82,8 +81,8 @@ def select(
         console.print(f"written: {output}")
 
 
-def _say_how_far(batch_size: int, num_chosen: int) -> None:
-    click.echo(f"{num_chosen} of {batch_size} points chosen", err=True)
+def _say_how_far(num_chosen: int) -> None:
+    click.echo(f"points chosen: {num_chosen}", err=True)
 
 
 def _check_output(output: Path, inputs: list[Path | None]) -> None:

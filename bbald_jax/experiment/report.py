@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from bbald_jax.acquisition import warnings
+from bbald_jax.acquisition.certificate import ROUNDING
 from bbald_jax.experiment import results
 from bbald_jax.experiment.results import Line
 
@@ -186,26 +187,26 @@ def spent_samples(lines: list[Line], num_samples: int) -> str | None:
             samples="--num-samples",
             size="--acquisition-size",
         )
-    tied = [place for place, line in rounds.items() if _is_arbitrary(line)]
+    tied = [place for place, line in rounds.items() if _tells_nothing(line)]
     if not tied:
         return None
     trial, round_index = tied[0]
     return (
-        f"In {len(tied)} of {len(rounds)} rounds the points of the batch differ by no more than "
-        f"rounding (first in trial {trial}, round {round_index}), so the choice was arbitrary: the "
-        "samples do not differ, or the predictions are the same for every point. Raise "
-        f"--num-samples, which is {num_samples}, or --initial-per-class."
+        f"In {len(tied)} of {len(rounds)} rounds no point of the batch had a score above rounding "
+        f"(first in trial {trial}, round {round_index}), so the choice was arbitrary: the samples "
+        f"do not differ on the pool. Raise --num-samples, which is {num_samples}, or "
+        "--initial-per-class."
     )
 
 
-def _is_arbitrary(line: Line) -> bool:
-    """No point of a batch differs from another, or none tells anything, as far as a line says."""
+def _tells_nothing(line: Line) -> bool:
+    """No point of a batch tells anything, as far as a line says."""
     gains = line["gains"]
     if None in gains:  # infinite
         return False
     if line["remaining_entropy"]:
-        return max(gains) <= warnings.JOINT_ROUNDING
-    return len(gains) > 1 and max(gains) - min(gains) <= warnings.EQUAL
+        return max(gains) <= ROUNDING
+    return max(map(abs, gains)) <= warnings.EQUAL
 
 
 def rounds_table(lines: list[Line]) -> Table:

@@ -225,7 +225,7 @@ def read_rounds(folder: Path) -> list[Line]:
     path = folder / ROUNDS
     if not path.exists():
         return []
-    *complete, _ = path.read_text().split("\n")
+    *complete, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
     lines = []
     for number, text in enumerate(complete, start=1):
         try:

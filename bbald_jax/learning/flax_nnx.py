@@ -61,7 +61,14 @@ def nnx_model(make: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         if structure().num_statistics:
             with jax.ensure_compile_time_eval():  # values, under jit too
                 _refuse_untrained(make(nnx.Rngs(0)))
-        _, _, params, others = nnx.split(make(nnx.Rngs(key)), nnx.RngState, nnx.Param, ...)
+        module = make(nnx.Rngs(key))
+        _, _, params, others = nnx.split(module, nnx.RngState, nnx.Param, ...)
+        for leaf in jax.tree.leaves(others):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise ValueError(
+                    f"{type(module).__name__}: holds a variable of dtype {leaf.dtype}, which has "
+                    "no gradient; make it a plain array, or a variable of floats"
+                )
         return {"params": params, "others": others}
 
     def module_of(params: Params, key: Key | None) -> Callable[[Array], Array]:

@@ -42,16 +42,16 @@ def sample_forest(forest: Any, x: Any) -> Float[np.ndarray, "N K C"]:
     rule (1947).
     """
     classes, members = _fitted(forest)
-    x = x if hasattr(x, "tocsr") else np.asarray(x)
+    x = x.tocsr() if hasattr(x, "tocsr") else np.asarray(x)
+    rounded = x.astype(np.float32)  # what a tree looks at: once, not by every tree
     features = getattr(forest, "estimators_features_", [slice(None)] * len(members))
     probs = np.zeros((x.shape[0], len(members), classes.size))
     for k, (member, columns) in enumerate(zip(members, features, strict=True)):
         seen = _positions(member, classes)
-        points = x[:, columns]
         if not hasattr(member, "tree_"):
-            probs[:, k, seen] = member.predict_proba(points)
+            probs[:, k, seen] = member.predict_proba(x[:, columns])
             continue
-        leaves, tree = member.apply(points), member.tree_
+        leaves, tree = member.apply(rounded[:, columns]), member.tree_
         frequencies = tree.value[leaves, 0]
         frequencies = frequencies / frequencies.sum(axis=-1, keepdims=True)  # counts, once
         num_points = tree.weighted_n_node_samples[leaves][:, None]

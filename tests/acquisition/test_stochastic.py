@@ -15,9 +15,8 @@ import bbald_jax as bb
 
 NUM_KEYS = 20_000
 KEYS = jax.random.split(jax.random.key(0), NUM_KEYS)
-SCORES = jnp.asarray([0.1, 0.7, 0.0, 0.4, 0.2, 0.7])
+SCORES = jnp.asarray([0.1, 0.7, 0.0, 0.4, 0.2, 0.6])
 ALL = (0, 1, 2, 3, 4, 5)
-# Point 1 and point 5 are equal: the lowest index has the better rank.
 RANKS = np.array([5, 1, 6, 3, 4, 2])
 WEIGHTS = {
     "power": np.asarray(SCORES, np.float64),
@@ -111,11 +110,13 @@ def test_nothing_but_zeros_is_a_random_batch():
     st.lists(st.sampled_from([-np.inf, -1.0, 0.0, 0.5, np.inf]), min_size=6, max_size=6),
     st.lists(st.booleans(), min_size=6, max_size=6),
 )
-def test_ranks_are_those_of_a_stable_sort(scores: list[float], available: list[bool]):
+def test_ranks_are_those_of_a_sort(scores: list[float], available: list[bool]):
     perturbed = bb.perturb_softrank(KEYS[0], jnp.asarray(scores), available=jnp.asarray(available))
-    ranks = np.exp(np.asarray(jax.random.gumbel(KEYS[0], (6,)) - perturbed))
-    order = [n for n in np.argsort(-np.array(scores), kind="stable") if available[n]]
-    np.testing.assert_allclose(ranks[order], np.arange(len(order)) + 1, rtol=1e-5)
+    noise = jax.random.gumbel(jax.random.split(KEYS[0])[0], (6,))
+    ranks = np.exp(np.asarray(noise - perturbed))[np.array(available, bool)]
+    np.testing.assert_allclose(np.sort(ranks), np.arange(sum(available)) + 1, rtol=1e-5)
+    by_rank = np.array(scores)[np.array(available, bool)][np.argsort(ranks)]
+    assert np.all(by_rank[1:] <= by_rank[:-1])
 
 
 def test_the_key_decides(name: str):
@@ -142,3 +143,11 @@ def test_the_catalogue_perturbs_bald(name: str, make_log_probs: MakeLogProbs):
     expected = bb.select_top(scores, batch_size=3, available=available)
     np.testing.assert_array_equal(batch.indices, expected.indices)
     np.testing.assert_allclose(batch.scores, expected.scores, atol=1e-5)
+
+
+def test_of_equal_scores_each_has_the_better_rank_equally_often():
+    equal = jnp.asarray([0.5, 0.7, 0.7 + 4e-7, 0.7 - 4e-7, 0.7, 0.1])
+    first = draw("softrank", equal)[:, 0]
+    counts = np.bincount(first, minlength=6)
+    shares = np.array([1 / 5, *[(1 + 1 / 2 + 1 / 3 + 1 / 4) / 4] * 4, 1 / 6])
+    assert_frequencies(counts, shares / shares.sum())

@@ -232,6 +232,12 @@ def test_a_damaged_line_is_named(folder: Path):
         results.read_rounds(folder)
 
 
+def test_a_line_that_is_no_text_is_named(folder: Path):
+    (folder / "rounds.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ResultsError, match="line 1 is damaged"):
+        results.read_rounds(folder)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -7,9 +7,10 @@ import shlex
 import signal
 import sys
 import threading
-from typing import NoReturn
 
 _EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklearn", "tqdm")
+
+_ENDING = threading.Lock()
 
 
 def main() -> None:
@@ -55,7 +56,9 @@ def _wait_for_interrupt(reader: int) -> None:
     _end()
 
 
-def _end() -> NoReturn:
+def _end() -> None:
+    if not _ENDING.acquire(blocking=False):
+        return  # the handler and the thread both heard of it, and one of them ends the process
     with contextlib.suppress(Exception):  # nothing may keep us from ending
         # Where it is not loaded, nothing was written; and this is no time to load it.
         for path in tuple(sys.modules["bbald_jax.files"].unfinished):

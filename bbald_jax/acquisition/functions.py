@@ -15,6 +15,7 @@ from bbald_jax.acquisition import pointwise, stochastic
 from bbald_jax.acquisition.batchbald import select_batchbald
 from bbald_jax.acquisition.kbald import select_kbald
 from bbald_jax.acquisition.progress import Progress
+from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.acquisition.top import select_random, select_top, without_pending
 from bbald_jax.information import entropy
 from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending, TargetLogProbs
@@ -108,6 +109,11 @@ def _bald(inputs: Inputs) -> Float[Array, "N"]:
     return entropy.mutual_information(_log_probs(inputs))
 
 
+def _above_rounding(scores: Float[Array, "N"]) -> Float[Array, "N"]:
+    """Zero where a score is no more than rounding, which would else decide what is drawn."""
+    return jnp.where(scores > SLACK, scores, 0)
+
+
 def _select_random(
     key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
 ) -> CandidateBatch:
@@ -173,7 +179,7 @@ def batchbald(num_configurations: int = 10_000, progress: Progress | None = None
 
 power_bald = _top(
     "power-bald",
-    lambda key, inputs, available: stochastic.perturb_power(key, _bald(inputs)),
+    lambda key, inputs, available: stochastic.perturb_power(key, _above_rounding(_bald(inputs))),
     "drawn with probability proportional to the BALD score",
     is_random=True,
 )

@@ -21,13 +21,15 @@ to make that small:
   much mass, and lose all.
 """
 
+from operator import itemgetter
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bbald_jax.information.configurations import Configurations
+from bbald_jax.information.configurations import Configurations, first_nodes
 from bbald_jax.information.entropy import xlogx
 from bbald_jax.tiling import tiling
 
@@ -47,11 +49,11 @@ class Ladder(NamedTuple):
 
     Attributes:
       coarsest: of M / 160 nodes at most.
-      finer: the others, finest first, along a leading axis: all have the capacity of the finest.
+      finer: the others, finest first.
     """
 
     coarsest: Configurations
-    finer: Configurations
+    finer: tuple[Configurations, ...]
 
 
 def ladder(tree: Configurations) -> Ladder:
@@ -83,8 +85,10 @@ def ladder(tree: Configurations) -> Ladder:
             is_exact=merged.is_exact,
         ), merged
 
-    _, finer = lax.scan(add_level, level, jnp.asarray(sizes, jnp.int32))
-    return Ladder(coarsest, finer)
+    _, stacked = lax.scan(add_level, level, jnp.asarray(sizes, jnp.int32))
+    levels = (jax.tree.map(itemgetter(i), stacked) for i in range(len(sizes)))
+    # Each cut to its own capacity: gains are computed in tiles, of which none should be padding.
+    return Ladder(coarsest, tuple(map(first_nodes, levels, sizes)))
 
 
 def merge(

@@ -7,7 +7,6 @@ first, until the best gains exceed every bound that remains.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -141,15 +140,10 @@ def best_gains(
         is_whole = tree.size <= levels.coarsest.masses.size
         exact = jnp.where(is_whole, bounds, state.exact)
         bounds = jnp.where(is_whole, -jnp.inf, jnp.minimum(state.bounds, bounds))
-        state = _State(bounds, exact, lax.top_k(exact, num_best)[0], work)
-        num_levels = jnp.where(is_whole, 0, levels.finer.size.shape[0])
-
-        def refine_once(i, state: _State) -> _State:
-            level = jax.tree.map(lambda leaf: leaf[num_levels - 1 - i], levels.finer)
-            bounds, work = _refine(level, pool, state.bounds, state.work, threshold(state.best))
-            return state._replace(bounds=bounds, work=work)
-
-        return lax.fori_loop(0, num_levels, refine_once, state)
+        best = lax.top_k(exact, num_best)[0]
+        for level in reversed(levels.finer):
+            bounds, work = _refine(level, pool, bounds, work, threshold(best))
+        return _State(bounds, exact, best, work)
 
     def search(step) -> tuple[Int[Array, ""], _State]:
         """One block of the candidates that look best, then bounds, then whatever they leave."""

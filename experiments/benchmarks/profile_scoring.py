@@ -20,6 +20,7 @@ from jax import lax
 import bbald_jax as bb
 from bbald_jax.acquisition.bounds import ladder
 from bbald_jax.acquisition.search import best_gains
+from bbald_jax.acquisition.ties import priorities
 from bbald_jax.information.configurations import branch, extend, remaining_entropy, root
 from bbald_jax.information.entropy import xlogx
 from bbald_jax.information.gains import _fast_xlogx, candidates
@@ -72,10 +73,9 @@ def parts(pool: str) -> dict:
             enough=remaining,
             tolerance=jnp.float32(0),
             hint=hint,
+            priority=priorities(key, jnp.arange(num_points)),
         )
         searching, merging = seconds_of(search), seconds_of(merge, tree)
-        if tree.size <= 16:  # evaluated whole
-            merging = 0.0
         seconds["merging its configurations"] += merging
         seconds["bounds and gains"] += searching - merging
         hint, point = search().bounds, log_probs[index]

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from bbald_jax.learning.learner import Learner as Learner
     from bbald_jax.learning.linen import FactoredModule as FactoredModule
     from bbald_jax.learning.linen import flax_model as flax_model
+    from bbald_jax.learning.logistic_head import logistic_head as logistic_head
     from bbald_jax.learning.mc_dropout import sample_mc_dropout as sample_mc_dropout
     from bbald_jax.learning.model import Model as Model
     from bbald_jax.learning.networks import MLP as MLP
@@ -100,6 +101,7 @@ _LAZY = {
     "Model": "learning.model",
     "ensemble_learner": "learning.ensemble",
     "equinox_model": "learning.equinox_modules",
+    "logistic_head": "learning.logistic_head",
     "mc_dropout_learner": "learning.training",
     "nnx_model": "learning.flax_nnx",
     "sample_forest": "learning.forest",

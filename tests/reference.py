@@ -142,3 +142,56 @@ def best_score(log_probs: Any, batch_size: int) -> float:
     log_probs = np.asarray(log_probs)
     batches = itertools.combinations(range(len(log_probs)), batch_size)
     return max(joint_mutual_information(log_probs[list(batch)]) for batch in batches)
+
+
+def head_rows(x: Any, pool: Any, centre: float) -> Array:
+    """Rows of length 1, less `centre` times the mean of the pool's, of length 1 again."""
+
+    def normalise(rows: Array) -> Array:
+        length = np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows / np.where(length > 0, length, 1)
+
+    x, pool = np.asarray(x, np.float64), np.asarray(pool, np.float64)
+    return normalise(normalise(x) - centre * normalise(pool).mean(axis=0))
+
+
+def logistic_gradient(
+    weights: Array, rows: Array, labels: Array, anchor: Array, prior_variance: float
+) -> Array:
+    """Of the cross-entropy plus `|w - anchor|^2 / (2 s2)`, `[D, C]`."""
+    probs = softmax(rows @ weights)
+    observed = np.eye(weights.shape[1])[np.asarray(labels)]
+    return rows.T @ (probs - observed) + (weights - anchor) / prior_variance
+
+
+def logistic_hessian(weights: Array, rows: Array, prior_variance: float) -> Array:
+    """`[D C, D C]`, of the same."""
+    hessian = np.eye(weights.size) / prior_variance
+    for row, prob in zip(rows, softmax(rows @ weights), strict=True):
+        hessian += np.kron(np.outer(row, row), np.diag(prob) - np.outer(prob, prob))
+    return hessian
+
+
+def logistic_map(rows: Array, labels: Array, anchor: Array, prior_variance: float) -> Array:
+    """The minimum, by Newton's method with steps that are halved until they descend."""
+
+    def loss(weights: Array) -> float:
+        chosen = softmax(rows @ weights)[np.arange(len(rows)), np.asarray(labels)]
+        return -np.log(chosen).sum() + ((weights - anchor) ** 2).sum() / (2 * prior_variance)
+
+    weights = np.array(anchor, np.float64)
+    for _ in range(100):
+        slope = logistic_gradient(weights, rows, labels, anchor, prior_variance)
+        if np.abs(slope).max() < 1e-10:
+            return weights
+        change = np.linalg.solve(logistic_hessian(weights, rows, prior_variance), slope.ravel())
+        size = 1.0
+        while loss(weights - size * change.reshape(slope.shape)) > loss(weights) + 1e-12:
+            size /= 2
+        weights = weights - size * change.reshape(slope.shape)
+    raise AssertionError("Newton's method did not converge")
+
+
+def softmax(logits: Array) -> Array:
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)

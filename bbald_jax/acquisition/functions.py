@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from bbald_jax.acquisition import pointwise, stochastic
 from bbald_jax.acquisition.batchbald import select_batchbald
@@ -18,6 +18,7 @@ from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.acquisition.top import select_random, select_top, without_pending
 from bbald_jax.information import entropy
+from bbald_jax.information.gaussian import GaussianPosterior
 from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending, TargetLogProbs
 from bbald_jax.validation import invalid_points
 
@@ -28,10 +29,18 @@ class Inputs(NamedTuple):
     Attributes:
       log_probs: `[N, K, C]`, predictions for the pool.
       target_log_probs: `[T, K, C]`, predictions for the target points, by the same K networks.
+      mean_log_probs: `[N, C]`, what the learner predicts, in one distribution a point.
+      features: `[N, D]`, what the learner sees of the pool points.
+      labelled: `[N]` bool, True for points whose label is known.
+      gaussian: a Gaussian posterior over the logits of pool and targets.
     """
 
     log_probs: LogProbs | None
     target_log_probs: TargetLogProbs | None = None
+    mean_log_probs: Float[Array, "N C"] | None = None
+    features: Float[Array, "N D"] | None = None
+    labelled: Bool[Array, "N"] | None = None
+    gaussian: GaussianPosterior | None = None
 
 
 class Acquisition(NamedTuple):

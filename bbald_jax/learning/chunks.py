@@ -1,6 +1,7 @@
 """Mapping a function over slices or chunks of an array, as the device likes it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,8 +21,10 @@ def map_each(function: Callable[..., Any], xs: Any) -> Any:
     return jax.vmap(function)(xs)
 
 
-def map_chunks(function, x: Float[Array, "N ..."], *, chunk_size: int) -> Array:
+def map_chunks(function, x: Float[Array, "N ..."], *, chunk_size: int) -> Any:
     """`function(x)` for a function that maps `[n, ...]` to `[n, ...]`, `chunk_size` rows at a time.
+
+    Its result may be a tuple of such arrays.
 
     Works like one call on all rows, whatever N is: the last chunk is moved back to end with the
     array, and what it computes again is the same. On a CPU there are two chunks an iteration,
@@ -32,7 +35,7 @@ def map_chunks(function, x: Float[Array, "N ..."], *, chunk_size: int) -> Array:
     num_chunks = -(-num_points // chunk_size)
     at_once = min(2, num_chunks) if jax.default_backend() == "cpu" else 1
     out = jax.eval_shape(function, jax.ShapeDtypeStruct((chunk_size, *x.shape[1:]), x.dtype))
-    result = jnp.zeros((num_points, *out.shape[1:]), out.dtype)
+    result = jax.tree.map(lambda leaf: jnp.zeros((num_points, *leaf.shape[1:]), leaf.dtype), out)
 
     def add_chunks(i, result):
         starts = [
@@ -41,7 +44,8 @@ def map_chunks(function, x: Float[Array, "N ..."], *, chunk_size: int) -> Array:
         ]
         chunks = [function(lax.dynamic_slice_in_dim(x, start, chunk_size)) for start in starts]
         for start, chunk in zip(starts, chunks, strict=True):
-            result = lax.dynamic_update_slice_in_dim(result, chunk, start, 0)
+            update = partial(lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
+            result = jax.tree.map(update, result, chunk)
         return result
 
     return lax.fori_loop(0, -(-num_chunks // at_once), add_chunks, result)

@@ -53,4 +53,4 @@ def ensemble_learner(learner: Learner, num_networks: int) -> Learner:
         )  # [E, N, K / E, C]
         return jnp.moveaxis(log_probs, 0, 1).reshape(len(x), num_samples, -1)
 
-    return Learner(init, fit, sample, learner.warm_start)
+    return Learner(init, fit, sample, learner.warm_start, learner.needs_labels)

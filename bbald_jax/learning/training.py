@@ -34,6 +34,7 @@ def mc_dropout_learner(model: Model, recipe: Recipe) -> Learner:
         fit=jax.jit(partial(_fit, model, recipe)),
         sample=sample,
         warm_start=recipe.warm_start,
+        needs_labels=True,
     )
 
 

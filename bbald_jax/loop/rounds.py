@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from bbald_jax import pool as pools
 from bbald_jax.acquisition.functions import Acquisition, Inputs
+from bbald_jax.acquisition.top import select_random
 from bbald_jax.learning.learner import Learner
 from bbald_jax.pool import Labelled, Pool
 from bbald_jax.typing import CandidateBatch, Key, LogProbs
@@ -49,7 +50,7 @@ class Data(NamedTuple):
       x_test: `[S, ...]`.
       y_test: `[S]` int32.
       x_target: `[T, ...]`, inputs like those that the model will have to predict, for acquisition
-        functions that require `target_log_probs` (EPIG); None where none does.
+        functions that require `target_log_probs` or `gaussian` (EPIG); None where none does.
     """
 
     x: Float[Array, "N ..."]
@@ -78,7 +79,7 @@ class LoopState(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """How good the mean of the K sampled predictions is on the test points.
+    """How good the learner's predictions are on the test points.
 
     Attributes:
       num_correct: `[]` int32.
@@ -172,18 +173,30 @@ def keep(state: LoopState, learned: Any) -> LoopState:
 
 
 def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluation:
-    """Accuracy and likelihood of the mean of K sampled predictions, on the test points.
+    """Accuracy and likelihood of what the learner predicts, on the test points.
 
     Raises:
       ValueError: the data have a class that the learner does not predict (outside `jit`, where
         classes have values).
     """
     key = _round_key(state, "evaluate")
-    log_probs = loop.learner.sample(key, learned, data.x_test, loop.num_samples)
+    log_mean_probs = _mean_log_probs(loop, key, learned, data.x_test)
     for name, classes in (("y", data.y), ("y_test", data.y_test)):
         if classes.size and not isinstance(classes, Tracer):
-            _check_classes(name, int(np.max(classes)), log_probs.shape[-1])
-    return _measure(log_probs, data.y_test)
+            _check_classes(name, int(np.max(classes)), log_mean_probs.shape[-1])
+    return _measure(log_mean_probs, data.y_test)
+
+
+def _mean_log_probs(loop: Loop, key: Key, learned: Any, x: Array) -> Float[Array, "n C"]:
+    """`Learner.predict`, or the mean of K sampled predictions."""
+    if loop.learner.predict is not None:
+        return loop.learner.predict(learned, x)
+    return _log_mean(loop.learner.sample(key, learned, x, loop.num_samples))
+
+
+@jax.jit
+def _log_mean(log_probs: LogProbs) -> Float[Array, "n C"]:
+    return jax.nn.logsumexp(log_probs, axis=1) - jnp.log(log_probs.shape[1])
 
 
 def _check_classes(name: str, largest: int, num_classes: int) -> None:
@@ -196,9 +209,7 @@ def _check_classes(name: str, largest: int, num_classes: int) -> None:
 
 
 @jax.jit
-def _measure(log_probs: LogProbs, classes: Int[Array, "N"]) -> Evaluation:
-    num_samples = log_probs.shape[1]
-    log_mean_probs = jax.nn.logsumexp(log_probs, axis=1) - jnp.log(num_samples)
+def _measure(log_mean_probs: Float[Array, "S C"], classes: Int[Array, "S"]) -> Evaluation:
     is_correct = jnp.argmax(log_mean_probs, axis=-1) == classes
     is_correct &= ~jnp.isnan(log_mean_probs).any(axis=-1)  # argmax takes NaN for the largest
     num_correct = jnp.sum(is_correct, dtype=jnp.int32)
@@ -208,36 +219,67 @@ def _measure(log_probs: LogProbs, classes: Int[Array, "N"]) -> Evaluation:
 
 
 def predict(loop: Loop, state: LoopState, learned: Any, data: Data) -> Inputs:
-    """What the acquisition function requires: K sampled predictions for pool and targets, or less.
+    """What the acquisition function requires of pool and targets, and no more.
 
     Raises:
-      ValueError: it requires predictions for targets, and `data` has none.
+      ValueError: it requires target points, and `data` has none; or a Gaussian posterior, and the
+        learner has none.
     """
-    # One key for both: sample k must be the same network in the pool and in the targets.
-    key, requires = _round_key(state, "predict"), loop.acquisition.requires
-    log_probs = target_log_probs = None
+    requires, learner = loop.acquisition.requires, loop.learner
+    # One key for all: sample k must be the same network in the pool and in the targets.
+    key = _round_key(state, "predict")
+    found: dict[str, Any] = dict.fromkeys(Inputs._fields)
     if "log_probs" in requires:
-        log_probs = loop.learner.sample(key, learned, data.x, loop.num_samples)
+        found["log_probs"] = learner.sample(key, learned, data.x, loop.num_samples)
     if "target_log_probs" in requires:
-        if data.x_target is None:
+        targets = _targets(loop, data)
+        found["target_log_probs"] = learner.sample(key, learned, targets, loop.num_samples)
+    if "mean_log_probs" in requires:
+        found["mean_log_probs"] = _mean_log_probs(loop, key, learned, data.x)
+    if "features" in requires:
+        see = learner.features
+        found["features"] = see(learned, data.x) if see else data.x.reshape(len(data.x), -1)
+    if "labelled" in requires:
+        found["labelled"] = state.pool.status == pools.LABELLED
+    if "gaussian" in requires:
+        if learner.gaussian is None:
             raise ValueError(
-                f"data.x_target: {loop.acquisition.name} requires target points; pass inputs like "
-                "those that the model will have to predict (unlabelled ones will do)"
+                f"learner: {loop.acquisition.name} requires a Gaussian posterior, which this "
+                "learner has not; take bb.logistic_head, or an acquisition function that asks for "
+                "samples"
             )
-        target_log_probs = loop.learner.sample(key, learned, data.x_target, loop.num_samples)
-    return Inputs(log_probs, target_log_probs)
+        found["gaussian"] = learner.gaussian(learned, data.x, _targets(loop, data))
+    return Inputs(**found)
+
+
+def _targets(loop: Loop, data: Data) -> Float[Array, "T ..."]:
+    if data.x_target is None:
+        raise ValueError(
+            f"data.x_target: {loop.acquisition.name} requires target points; pass inputs like "
+            "those that the model will have to predict (unlabelled ones will do)"
+        )
+    return data.x_target
 
 
 @partial(jax.jit, static_argnums=0)
 def ask(loop: Loop, state: LoopState, inputs: Inputs) -> tuple[LoopState, CandidateBatch]:
-    """Choose a batch, given the points that are pending already, and mark it as pending too."""
+    """Choose a batch, given the points that are pending already, and mark it as pending too.
+
+    While nothing is labelled, a learner that `needs_labels` gets a random batch.
+    """
+    key, available = _round_key(state, "select"), pools.available(state.pool)
+    pending = pools.pending_indices(state.pool, capacity=loop.capacity)
     batch = loop.acquisition.select(
-        _round_key(state, "select"),
-        inputs,
-        batch_size=loop.batch_size,
-        available=pools.available(state.pool),
-        pending=pools.pending_indices(state.pool, capacity=loop.capacity),
+        key, inputs, batch_size=loop.batch_size, available=available, pending=pending
     )
+    if loop.learner.needs_labels:
+        at_random = select_random(key, batch_size=loop.batch_size, available=available)
+        is_cold = pools.num_labelled(state.pool) == 0
+        batch = batch._replace(
+            indices=jnp.where(is_cold, at_random.indices, batch.indices),
+            scores=jnp.where(is_cold, at_random.scores, batch.scores),
+            gains=jnp.where(is_cold, at_random.gains, batch.gains),
+        )
     return state._replace(pool=pools.ask(state.pool, batch.indices)), batch
 
 

@@ -17,12 +17,12 @@ from bbald_jax import loop as loops
 from bbald_jax import pool as pools
 from bbald_jax.acquisition import functions
 from bbald_jax.acquisition.functions import Acquisition, Inputs
-from bbald_jax.acquisition.top import select_top
+from bbald_jax.acquisition.top import select_random, select_top
 from bbald_jax.information.entropy import predictive_entropy
 from bbald_jax.learning.learner import Learner
 from bbald_jax.learning.linen import flax_model
 from bbald_jax.learning.training import mc_dropout_learner
-from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
+from bbald_jax.loop.rounds import Data, Loop, LoopState, Round, _round_key
 from bbald_jax.typing import CandidateBatch
 
 NUM_POINTS, NUM_TEST, NUM_ROUNDS, BATCH_SIZE = 40, 25, 4, 3
@@ -420,13 +420,13 @@ def test_targets_that_are_required_and_missing_are_asked_for(data: Data):
 def traced_once(loop: Loop) -> Loop:
     """The same, with chex counting how often each function is traced."""
     chex.clear_trace_counter()
-    init, fit, sample, _ = loop.learner
+    init, fit, sample, *_ = loop.learner
     return loop._replace(
-        learner=Learner(
-            jax.jit(chex.assert_max_traces(lambda key, x: init(key, x), n=1)),
-            jax.jit(chex.assert_max_traces(lambda *args: fit(*args), n=1)),
+        learner=loop.learner._replace(
+            init=jax.jit(chex.assert_max_traces(lambda key, x: init(key, x), n=1)),
+            fit=jax.jit(chex.assert_max_traces(lambda *args: fit(*args), n=1)),
             # Once for the pool, once for the test points.
-            jax.jit(
+            sample=jax.jit(
                 chex.assert_max_traces(lambda *args: sample(*args), n=2),
                 static_argnums=3,
             ),
@@ -552,3 +552,27 @@ def test_the_evaluation_is_that_of_the_mean_prediction(data: Data):
     assert measured.evaluation.num_correct == np.sum(mean.argmax(axis=1) == data.y_test)
     nll = -np.mean(np.log(mean[np.arange(NUM_TEST), data.y_test]))
     np.testing.assert_allclose(measured.evaluation.nll, nll, rtol=1e-5)
+
+
+@pytest.mark.parametrize("needs_labels", [True, False])
+def test_a_learner_that_needs_labels_starts_with_a_random_batch(data: Data, needs_labels: bool):
+    loop = make_loop(functions.bald, GUESSING._replace(needs_labels=needs_labels))
+    state = initial_state(data, initial_per_class=0)
+    inputs = loops.predict(loop, state, None, data)
+    key, available = _round_key(state, "select"), pools.available(state.pool)
+    by_score = loop.acquisition.select(
+        key, inputs, batch_size=BATCH_SIZE, available=available, pending=None
+    )
+    at_random = select_random(key, batch_size=BATCH_SIZE, available=available)
+    assert set(by_score.indices.tolist()) != set(at_random.indices.tolist())
+    asked, cold = loops.ask(loop, state, inputs)
+    expected = at_random if needs_labels else by_score
+    np.testing.assert_array_equal(cold.indices, expected.indices)
+    np.testing.assert_allclose(cold.gains, expected.gains, atol=1e-6)
+    # With a label, it is the acquisition function's turn.
+    told = loops.tell(asked, cold.indices, loops.oracle(data, cold.indices))
+    _, warm = loops.ask(loop, told, inputs)
+    by_score = loop.acquisition.select(
+        key, inputs, batch_size=BATCH_SIZE, available=pools.available(told.pool), pending=None
+    )
+    np.testing.assert_array_equal(warm.indices, by_score.indices)

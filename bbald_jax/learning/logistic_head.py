@@ -117,6 +117,65 @@ def logistic_head(
     )
 
 
+def sample_weights(
+    key: Key,
+    state: HeadState,
+    num_samples: int,
+    *,
+    prior_variance: float = 16.0,
+    posterior: str = "anchored",
+) -> Float[Array, "D K C"]:
+    """K posterior samples of the head's weights.
+
+    Args:
+      key: all K come from it.
+      state: after a fit with the same prior variance; without a label, the samples are the prior's.
+      num_samples: K (static).
+      prior_variance: s2 (static).
+      posterior: one of `POSTERIORS` (static), see `logistic_head`.
+
+    Returns:
+      `[D, K, C]`.
+    """
+    num_features, num_classes = state.weights.shape
+    draw_key, noise_key = jax.random.split(key)
+    shape = (num_features, num_samples, num_classes)
+    draws = jnp.sqrt(prior_variance) * jax.random.normal(draw_key, shape)
+    if state.rows.shape[0] == 0:
+        return draws
+    space = span(state.rows, prior_variance)
+    is_labelled = jnp.arange(len(state.labels)) < state.num_examples
+    anchors = space.enter(draws)
+    if posterior == "laplace":
+        samples = laplace_samples(
+            space,
+            space.enter(state.weights),
+            is_labelled,
+            anchors,
+            jax.random.normal(noise_key, (len(state.labels), *shape[1:])),
+            prior_variance=prior_variance,
+            tolerance=_SAMPLE_TOLERANCE,
+        )
+    else:
+
+        def solve(anchors: Float[Array, "k R C"]) -> Float[Array, "k R C"]:
+            solutions = logistic_map(
+                space,
+                state.labels,
+                is_labelled,
+                jnp.swapaxes(anchors, 0, 1),
+                prior_variance=prior_variance,
+                tolerance=_SAMPLE_TOLERANCE,
+            )
+            return jnp.swapaxes(solutions, 0, 1)
+
+        at_once = max(1, _FIT_ELEMENTS // (len(state.labels) * num_classes))
+        samples = map_chunks(solve, jnp.swapaxes(anchors, 0, 1), chunk_size=at_once)
+        samples = jnp.swapaxes(samples, 0, 1)
+    # What of a draw lies outside of the span no label has touched.
+    return draws + space.leave(samples - anchors)
+
+
 def _on_features(function: Any, *positions: int) -> Any:
     """`function`, which refuses what is no array of features at these positions of its arguments.
 
@@ -188,7 +247,13 @@ class _Head(NamedTuple):
 
     def sample(self, key: Key, state: HeadState, x: Num[Array, "N D"], num_samples: int):
         """`[N, K, C]`, predictions of K posterior samples."""
-        weights = self.sample_weights(key, state, num_samples)
+        weights = sample_weights(
+            key,
+            state,
+            num_samples,
+            prior_variance=self.prior_variance,
+            posterior=self.posterior,
+        )
         flat = weights.reshape(weights.shape[0], -1)
 
         def predictions(x: Num[Array, "n D"]) -> LogProbs:
@@ -196,46 +261,6 @@ class _Head(NamedTuple):
             return jax.nn.log_softmax(logits.reshape(len(x), num_samples, -1), axis=-1)
 
         return map_chunks(predictions, x, chunk_size=max(1, _CHUNK_ROWS * 256 // flat.shape[1]))
-
-    def sample_weights(self, key: Key, state: HeadState, num_samples: int) -> Float[Array, "D K C"]:
-        """K samples of the weights."""
-        shape = (state.mean.shape[0], num_samples, self.num_classes)
-        draw_key, noise_key = jax.random.split(key)
-        draws = jnp.sqrt(self.prior_variance) * jax.random.normal(draw_key, shape)
-        if state.rows.shape[0] == 0:
-            return draws
-        space = span(state.rows, self.prior_variance)
-        is_labelled = jnp.arange(len(state.labels)) < state.num_examples
-        anchors = space.enter(draws)
-
-        if self.posterior == "laplace":
-            samples = laplace_samples(
-                space,
-                space.enter(state.weights),
-                is_labelled,
-                anchors,
-                jax.random.normal(noise_key, (len(state.labels), *shape[1:])),
-                prior_variance=self.prior_variance,
-                tolerance=_SAMPLE_TOLERANCE,
-            )
-        else:
-
-            def solve(anchors: Float[Array, "k R C"]) -> Float[Array, "k R C"]:
-                solutions = logistic_map(
-                    space,
-                    state.labels,
-                    is_labelled,
-                    jnp.swapaxes(anchors, 0, 1),
-                    prior_variance=self.prior_variance,
-                    tolerance=_SAMPLE_TOLERANCE,
-                )
-                return jnp.swapaxes(solutions, 0, 1)
-
-            at_once = max(1, _FIT_ELEMENTS // (len(state.labels) * self.num_classes))
-            samples = map_chunks(solve, jnp.swapaxes(anchors, 0, 1), chunk_size=at_once)
-            samples = jnp.swapaxes(samples, 0, 1)
-        # What of a draw lies outside the span no label has touched.
-        return draws + space.leave(samples - anchors)
 
     def predict(self, state: HeadState, x: Num[Array, "N D"]) -> Float[Array, "N C"]:
         """`[N, C]`, log-probabilities of the MAP."""

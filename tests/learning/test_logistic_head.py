@@ -14,7 +14,7 @@ from scipy import sparse
 from bbald_jax import loop as loops
 from bbald_jax.acquisition.functions import Acquisition
 from bbald_jax.acquisition.top import select_top
-from bbald_jax.learning.logistic_head import HeadState, _Head, logistic_head
+from bbald_jax.learning.logistic_head import HeadState, logistic_head, sample_weights
 from bbald_jax.loop.rounds import Data, Loop
 from bbald_jax.pool import Labelled
 
@@ -85,10 +85,10 @@ def test_a_row_of_zeros_is_a_number():
 @pytest.mark.parametrize("num_examples", [0, 7])
 def test_every_sample_is_the_map_around_its_own_draw_of_the_prior(num_features, num_examples):
     x, y = make_pool(num_features)
-    head = _Head(C, VARIANCE, 0.5, "anchored")
+    posterior = "anchored"
     state = fit(LEARNER, x, x[:CAPACITY], y[:CAPACITY], num_examples)
-    samples = np.asarray(head.sample_weights(KEY, state, K))
-    prior = np.asarray(head.sample_weights(KEY, LEARNER.init(KEY, x), K))
+    samples = np.asarray(sample_weights(KEY, state, K, posterior=posterior))
+    prior = np.asarray(sample_weights(KEY, LEARNER.init(KEY, x), K, posterior=posterior))
     rows = reference.head_rows(x[:num_examples], x, 0.5)
     for k in range(K):
         expected = reference.logistic_map(
@@ -100,7 +100,7 @@ def test_every_sample_is_the_map_around_its_own_draw_of_the_prior(num_features, 
 def test_without_labels_the_samples_are_the_prior():
     x, _ = make_pool(NARROW)
     state = LEARNER.init(KEY, x)
-    draws = np.asarray(_Head(C, 9.0, 0.5, "anchored").sample_weights(KEY, state, 4_000))
+    draws = np.asarray(sample_weights(KEY, state, 4_000, prior_variance=9.0))
     assert abs(draws.mean()) < 0.05
     covariance = np.cov(np.moveaxis(draws, 1, 0).reshape(4_000, -1).T)
     np.testing.assert_allclose(covariance, 9 * np.eye(NARROW * C), atol=1.0)
@@ -109,9 +109,9 @@ def test_without_labels_the_samples_are_the_prior():
 def test_laplace_samples_have_the_inverse_hessian_at_the_map_as_their_covariance():
     x, y = make_pool(NARROW)
     num_examples, num_draws = 7, 8_000
-    head = _Head(C, VARIANCE, 0.5, "laplace")
+    posterior = "laplace"
     state = fit(LEARNER, x, x[:CAPACITY], y[:CAPACITY], num_examples)
-    draws = np.asarray(head.sample_weights(KEY, state, num_draws))
+    draws = np.asarray(sample_weights(KEY, state, num_draws, posterior=posterior))
     rows = reference.head_rows(x[:num_examples], x, 0.5)
     weights = np.asarray(state.weights, np.float64)
     expected = np.linalg.inv(reference.logistic_hessian(weights, rows, VARIANCE))
@@ -123,10 +123,10 @@ def test_laplace_samples_have_the_inverse_hessian_at_the_map_as_their_covariance
 
 def test_laplace_outside_of_the_span_is_the_prior():
     x, y = make_pool(WIDE)
-    head = _Head(C, VARIANCE, 0.5, "laplace")
+    posterior = "laplace"
     state = fit(LEARNER, x, x[:CAPACITY], y[:CAPACITY], CAPACITY)
-    samples = np.asarray(head.sample_weights(KEY, state, K))
-    prior = np.asarray(head.sample_weights(KEY, LEARNER.init(KEY, x), K))
+    samples = np.asarray(sample_weights(KEY, state, K, posterior=posterior))
+    prior = np.asarray(sample_weights(KEY, LEARNER.init(KEY, x), K, posterior=posterior))
     basis = np.linalg.svd(np.asarray(state.rows).T)[0][:, CAPACITY:]
     np.testing.assert_allclose(
         np.tensordot(basis.T, samples, 1), np.tensordot(basis.T, prior, 1), atol=1e-4
@@ -212,9 +212,9 @@ def test_many_classes_and_samples_at_a_time(monkeypatch):
     """Samples are fitted in several goes where their logits would be too many."""
     x, y = make_pool(WIDE)
     state = fit(LEARNER, x, x[:CAPACITY], y[:CAPACITY], 7)
-    at_once = _Head(C, VARIANCE, 0.5, "anchored").sample_weights(KEY, state, K)
+    at_once = sample_weights(KEY, state, K)
     monkeypatch.setattr("bbald_jax.learning.logistic_head._FIT_ELEMENTS", 2 * CAPACITY * C)
-    in_goes = _Head(C, VARIANCE, 0.5, "anchored").sample_weights(KEY, state, K)
+    in_goes = sample_weights(KEY, state, K)
     np.testing.assert_allclose(in_goes, at_once, atol=1e-3)
 
 

@@ -15,7 +15,7 @@ from bbald_jax.experiment.idx import DatasetFileError, import_extra
 
 #: Suffixes of images, and the formats that Pillow may take them for: none that starts a program.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 #: No image gets a longer side than so many pixels.
 LONGEST_SIDE = 64
 #: Of the points of each class, one in so many is for testing.

@@ -127,7 +127,8 @@ def draw_learning_curves(path: Path, runs: dict[str, list[Line]]) -> None:
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    for text in axes.legend(loc="lower right").get_texts():
+        text.set_parse_math(False)  # a file may be called "$5_$"
     figure.savefig(path, dpi=150)
 
 

@@ -228,6 +228,11 @@ def test_the_curve_ends_where_the_first_trial_does(tmp_path: Path, monkeypatch: 
     assert curves == [([0, 10], [0.1, 0.2])]
 
 
+def test_names_are_no_mathematics(tmp_path: Path):
+    report.draw_learning_curves(tmp_path / "curves.png", {"$5_$": make_lines(0, [50] * 2)})
+    read_png(tmp_path / "curves.png")
+
+
 IMAGES = np.random.default_rng(0).random((100, 8, 8, 1))
 
 

@@ -194,6 +194,8 @@ def _read(path: Path, look: Callable[[Any], Result]) -> Result:
 def _size(image: Any) -> tuple[int, int]:
     """Height and width of an image that stands upright."""
     is_on_its_side = image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    if image.format == "TIFF":  # which Pillow turns by itself
+        is_on_its_side = False
     return image.size if is_on_its_side else image.size[::-1]
 
 

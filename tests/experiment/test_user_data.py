@@ -129,6 +129,13 @@ def test_texts_stay_strings_and_wait_for_features(tmp_path: Path):
         (["dog", "cat", "elk", "cat"], ["elk"], ("cat", "dog", "elk"), ([1, 0, 2, 0], [2])),
         ([b"no", "tür".encode(), b"no"], ["no"], ("no", "tür"), ([0, 1, 0], [0])),
         ([True, False, False], [True], ("False", "True"), ([1, 0, 0], [1])),
+        # As floats they would be one.
+        (
+            np.array([2**60, 2**60 + 1]),
+            np.array([2**60 + 1], np.uint64),
+            (str(2**60), str(2**60 + 1)),
+            ([0, 1], [1]),
+        ),
         (np.array([200, 3], np.uint8), np.array([3], np.int64), ("3", "200"), ([1, 0], [0])),
     ],
 )
@@ -365,6 +372,7 @@ def test_what_a_person_sees_is_what_is_read(tmp_path: Path):
     np.testing.assert_allclose(x[1], 128 / 255)
     assert (x[2] == 1).all()
     np.testing.assert_array_equal(x[3, 0, 0], [0, 1, 0])
+    assert image_folders._read_images(sorted(folder.iterdir())[4:]).shape == (2, 4, 6, 1)
     for image in x[4:]:
         assert (image[:, :3] == 0).all()
         assert (image[:, 3:] == 1).all()
@@ -436,6 +444,17 @@ def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path):
     digest = datasets.dataset_sha256(str(tmp_path / "data.npz"))
     assert digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert datasets.dataset_sha256("digits") is None
+
+
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = save(tmp_path / "data.npz")
+
+    def refuse(self: Path, *args: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DatasetFileError, match=r"data\.npz: Permission denied; mend that, or give"):
+        datasets.dataset_sha256(str(path))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-_EXTRA = ("click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklearn", "tqdm")
+_EXTRA = ("PIL", "click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklearn", "tqdm")
 
 _ENDING = threading.Lock()
 

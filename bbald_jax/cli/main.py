@@ -22,6 +22,7 @@ from bbald_jax.cli.options import (
     RECIPES,
     SEED,
     FiniteRange,
+    NameOrPath,
 )
 from bbald_jax.experiment.config import Config
 
@@ -58,7 +59,12 @@ def _option(name: str, help: str, **kwargs: Any):
 
 
 @main.command()
-@_option("--dataset", "Data set; digits needs no download.", type=click.Choice(DATASETS))
+@_option(
+    "--dataset",
+    "Data set; digits needs no download. Or your own: a .npz or .safetensors file of x_train, "
+    "y_train, x_test and y_test, or a folder with a sub-folder of images for each class.",
+    type=NameOrPath(DATASETS),
+)
 @_option("--acquisition", "Acquisition function.", type=click.Choice(ACQUISITIONS))
 @_option("--acquisition-size", "Points acquired in a round (B).", type=POSITIVE)
 @_option("--num-samples", "Posterior samples: MC-dropout networks (K).", type=POSITIVE)

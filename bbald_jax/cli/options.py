@@ -5,6 +5,7 @@ The names stand here once more, because what defines them loads JAX, half a seco
 """
 
 import math
+import os
 from typing import Any
 
 import click
@@ -19,6 +20,25 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+class NameOrPath(click.Choice):
+    """One of the names, or a file or folder that is there."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The name, or the path as typed."""
+        if value in self.choices or os.path.exists(value):
+            return value
+        self.fail(
+            f"{value!r} is no data set ({', '.join(self.choices)}), and no file or folder of that "
+            "name is there.",
+            param,
+            ctx,
+        )
+
+    def get_metavar(self, *args: Any, **kwargs: Any) -> str | None:
+        """The names, and that a path will do."""
+        return f"[{'|'.join(self.choices)}|PATH]"
 
 
 POSITIVE = click.IntRange(min=1)

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from bbald_jax.cli.console import Refused, make_console, one_line_errors
 from bbald_jax.experiment import report, results, trials
 from bbald_jax.experiment.config import Config
-from bbald_jax.experiment.datasets import load_dataset
+from bbald_jax.experiment.dataset import Dataset
+from bbald_jax.experiment.datasets import DATASETS, dataset_sha256
 from bbald_jax.experiment.results import Line
 
 
@@ -37,19 +38,35 @@ def run(output_dir: Path | None, **options: Any) -> None:
     """Run an experiment, or continue it; the options are explained in `main`."""
     config = Config(**options)
     folder = output_dir or Path(
-        "results", f"{config.dataset}-{config.acquisition}-seed{config.seed}"
+        "results", f"{_short_name(config)}-{config.acquisition}-seed{config.seed}"
     )
     console = make_console()
     with _kept_for_the_same_command(folder), one_line_errors(), results.locked(folder):
-        is_there = results.open_folder(folder, vars(config), trials.environment())
+        is_there = results.open_folder(folder, _recorded(config), trials.environment())
         lines = results.read_rounds(folder)
         if all(trials.is_finished(lines, trial) for trial in range(config.num_trials)):
             console.print(f"{folder} is finished; nothing was run.")
+            dataset = None
         else:
             if is_there:
                 _say_where_it_continues(console, folder, config, lines)
-            _run_with_progress(console, config, folder, lines)
-        _finish(console, config, folder)
+            dataset = trials.load(config)
+            _run_with_progress(console, config, folder, lines, dataset)
+        _finish(console, config, folder, dataset)
+
+
+def _short_name(config: Config) -> str:
+    """What the data set is called in names of folders and in figures."""
+    if config.dataset in DATASETS:
+        return config.dataset
+    path = Path(config.dataset).resolve()
+    return path.name if path.is_dir() else path.stem
+
+
+def _recorded(config: Config) -> dict[str, Any]:
+    """The configuration and, of a data set of the user's own, what tells that it has changed."""
+    sha256 = dataset_sha256(config.dataset)
+    return vars(config) if sha256 is None else {**vars(config), results.DIGEST: sha256}
 
 
 def _say_where_it_continues(
@@ -65,8 +82,10 @@ def _say_where_it_continues(
     console.print(f"continuing {folder}: trial {trial} after {num_rounds} finished rounds")
 
 
-def _run_with_progress(console: Console, config: Config, folder: Path, lines: list[Line]) -> None:
-    rounds = trials.run(config, folder)
+def _run_with_progress(
+    console: Console, config: Config, folder: Path, lines: list[Line], dataset: Dataset
+) -> None:
+    rounds = trials.run(config, folder, dataset)
     rounds_a_trial = config.num_rounds + 1
     progress = Progress(
         TextColumn("{task.description}"),
@@ -100,25 +119,27 @@ def _run_with_progress(console: Console, config: Config, folder: Path, lines: li
                 console.print(f"{description}: {status}")
 
 
-def _finish(console: Console, config: Config, folder: Path) -> None:
+def _finish(console: Console, config: Config, folder: Path, dataset: Dataset | None) -> None:
     """The table, and what the folder lacks of the files that are drawn from its rounds."""
     # Trials that were run together took turns.
     lines = sorted(results.read_rounds(folder), key=lambda line: (line["trial"], line["round"]))
     console.print(report.rounds_table(lines))
     if warning := report.spent_samples(lines, config.num_samples):
         console.print(warning, style="yellow")
-    name = f"{config.dataset}, {config.acquisition}"
+    name = f"{_short_name(config)}, {config.acquisition}"
+    picture = folder / "acquired.png"
     if not (folder / results.TABLE).exists():
         report.draw_learning_curves(folder / "learning_curve.png", {name: lines})
-        dataset = load_dataset(
-            config.dataset, num_repeats=config.num_repeats, noise=config.noise, seed=config.seed
-        )
-        report.draw_acquired(
-            folder / "acquired.png",
-            [line for line in lines if line["trial"] == 0],
-            dataset.x_train,
-            f"{name}: points acquired" + (" in trial 0" if config.num_trials > 1 else ""),
-        )
+        dataset = dataset or trials.load(config)
+        if dataset.has_images:
+            report.draw_acquired(
+                picture,
+                [line for line in lines if line["trial"] == 0],
+                dataset.x_train,
+                f"{name}: points acquired" + (" in trial 0" if config.num_trials > 1 else ""),
+                dataset.class_names,
+            )
         results.write_table(folder, lines)  # the last file: where it is, all are
-    files = "config.json, rounds.jsonl, rounds.csv, learning_curve.png, acquired.png"
+    files = "config.json, rounds.jsonl, rounds.csv, learning_curve.png"
+    files += ", acquired.png" if picture.exists() else "; no acquired.png, which is for images"
     console.print(f"{folder}: {files}")

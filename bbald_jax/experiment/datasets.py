@@ -1,14 +1,16 @@
-"""Data sets as NumPy arrays, by name.
+"""Data sets as NumPy arrays, by name or path.
 
 Nothing numerical imports this module. scikit-learn (the `experiments` extra) is imported where it
 is needed.
 """
 
 import math
-from typing import NamedTuple
+import os
+from pathlib import Path
 
 import numpy as np
 
+from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.idx import (
     IDX_FILES,
     DatasetFileError,
@@ -17,30 +19,9 @@ from bbald_jax.experiment.idx import (
     locate,
     read_idx,
 )
+from bbald_jax.experiment.user_data import content_sha256, load_user_dataset
 
 DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")
-
-
-class Dataset(NamedTuple):
-    """Images and labels, split into training points (the pool) and test points.
-
-    Attributes:
-      name: as in `load_dataset`.
-      x_train: `[N, H, W, 1]`, float32.
-      y_train: `[N]`, int32, in [0, num_classes).
-      x_test: `[N_test, H, W, 1]`, float32.
-      y_test: `[N_test]`, int32.
-      num_classes: C.
-      num_repeats: training point i is a copy of image `i % (N // num_repeats)`.
-    """
-
-    name: str
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
-    num_classes: int
-    num_repeats: int = 1
 
 
 MNIST = Source(
@@ -93,10 +74,13 @@ FASHION_MNIST = Source(
 
 
 def load_dataset(name: str, *, num_repeats: int = 3, noise: float = 0.1, seed: int = 0) -> Dataset:
-    """A data set by its name, one of `DATASETS`.
+    """A data set by its name, one of `DATASETS`, or one of your own by its path.
 
     Args:
-      name: `"digits"`, `"mnist"`, `"repeated-mnist"` or `"fashion-mnist"`.
+      name: `"digits"`, `"mnist"`, `"repeated-mnist"` or `"fashion-mnist"`; else a file, `.npz` or
+        `.safetensors`, with the arrays `x_train`, `y_train`, `x_test` and `y_test`, or a folder
+        with a sub-folder of images for each class. Where a path is called like a data set, `./`
+        before it makes it a path.
       num_repeats: copies of each training image; `repeated-*` only.
       noise: standard deviation of the copies' noise; `repeated-*` only.
       seed: of the noise; `repeated-*` only.
@@ -105,17 +89,36 @@ def load_dataset(name: str, *, num_repeats: int = 3, noise: float = 0.1, seed: i
       The `Dataset`.
 
     Raises:
-      ValueError: an unknown name, a bad argument, or a corrupt file in `$BBALD_DATA_DIR`.
+      ValueError: neither a name nor a path that is there, a bad argument, a corrupt file in
+        `$BBALD_DATA_DIR`, or a file or folder of yours that cannot be used.
       DatasetUnavailableError: a file is not there and no mirror delivers it.
     """
     loaders = {"digits": load_digits, "mnist": load_mnist, "fashion-mnist": load_fashion_mnist}
     if name not in DATASETS:
-        raise ValueError(f"unknown data set {name!r}; choose one of: {', '.join(DATASETS)}")
+        return load_user_dataset(_user_path(name))
     base = name.removeprefix("repeated-")
     dataset = loaders[base]()
     if name == base:
         return dataset
     return repeat(dataset, num_repeats=num_repeats, noise=noise, seed=seed)
+
+
+def dataset_sha256(name: str) -> str | None:
+    """What tells whether a data set of your own has changed (`content_sha256`); None for a name.
+
+    Raises:
+      ValueError: see `load_dataset`.
+    """
+    return None if name in DATASETS else content_sha256(_user_path(name))
+
+
+def _user_path(name: str) -> Path:
+    if not os.path.exists(name):
+        raise DatasetFileError(
+            f"unknown data set {name!r}: no such file or folder; give one that is there, or choose "
+            f"one of: {', '.join(DATASETS)}"
+        )
+    return Path(name)
 
 
 def load_digits() -> Dataset:

@@ -26,6 +26,7 @@ _FEWEST_FOR_QUARTILES = 5
 # More would be too small to see, and too slow to draw.
 _MAX_ROUNDS_DRAWN = 20
 _MAX_POINTS_DRAWN = 20
+_MAX_LETTERS = 9
 _PARTS = ("fit", "predict", "select")
 
 
@@ -126,19 +127,29 @@ def draw_learning_curves(path: Path, runs: dict[str, list[Line]]) -> None:
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    for text in axes.legend(loc="lower right").get_texts():
+        text.set_parse_math(False)  # a file may be called "$5_$"
     figure.savefig(path, dpi=150)
 
 
-def draw_acquired(path: Path, lines: list[Line], images: np.ndarray, title: str) -> None:
-    """The points acquired, one row a round, with their labels: repeats show at a glance.
+def draw_acquired(
+    path: Path,
+    lines: list[Line],
+    images: np.ndarray,
+    title: str,
+    class_names: Sequence[str] = (),
+) -> None:
+    """The images acquired, one row a round, with their classes: repeats show at a glance.
+
+    Three channels or four are drawn in colour; of any other number, the first, in grey.
 
     Args:
       path: of the PNG.
       lines: the rounds of one trial; the first 20 that acquired something are drawn, and the
         first 20 points of each.
-      images: `[N, H, W, 1]`, into which the lines' indices point.
+      images: `[N, H, W, c]`, into which the lines' indices point.
       title: above the picture.
+      class_names: C of them, the first letters of which are shown; the classes' numbers without.
     """
     rounds = [line for line in lines if line["indices"]]
     drawn = rounds[:_MAX_ROUNDS_DRAWN]
@@ -154,14 +165,24 @@ def draw_acquired(path: Path, lines: list[Line], images: np.ndarray, title: str)
     for row, line in zip(grid, drawn, strict=False):
         row[0].set_ylabel(f"round {line['round']}", rotation=0, ha="right", va="center", fontsize=8)
         for axes, index, label in zip(row, line["indices"], line["classes"], strict=False):
-            axes.imshow(images[index, ..., 0], cmap="gray_r")
-            axes.set_title(label, fontsize=8, pad=2)
+            axes.imshow(_drawable(images[index]), cmap="gray")
+            name = class_names[label] if class_names else str(label)
+            axes.set_title(name[:_MAX_LETTERS], fontsize=8, pad=2, parse_math=False)
     if len(drawn) < len(rounds):
         title += f" (the first {len(drawn)} of {len(rounds)} rounds)"
     if num_columns < num_points:
         title += f" (the first {num_columns} of {num_points} points)"
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     figure.savefig(path, dpi=120)
+
+
+def _drawable(image: np.ndarray) -> np.ndarray:
+    """`[H, W]`, or `[H, W, 3]` in [0, 1], to which it is stretched where it is beyond."""
+    if image.shape[-1] not in (3, 4):
+        return image[..., 0]
+    image = image[..., :3]
+    low, high = min(0, image.min()), max(1, image.max())
+    return (image - low) / (high - low)
 
 
 def spent_samples(lines: list[Line], num_samples: int) -> str | None:

@@ -24,6 +24,9 @@ CONFIG, ROUNDS, TABLE, LOCK = "config.json", "rounds.jsonl", "rounds.csv", "lock
 #: Settings that say only when a run ends.
 _ENDS = ("num_rounds", "num_trials", "target_accuracy")
 
+#: The name in the configuration of what tells that a user's own data set has changed.
+DIGEST = "dataset_sha256"
+
 Line = dict[str, Any]
 
 
@@ -100,16 +103,25 @@ def open_folder(folder: Path, config: Line, environment: Line) -> bool:
 
     Raises:
       ResultsError: the folder holds a run of another configuration (the differences are named),
+        or on a data set that has been changed since,
         rounds that a run of this length would not have had, or other files.
     """
     _refuse_foreign(folder)
     if lines := read_rounds(folder):
         there = read_config(folder)
+        if there.get(DIGEST) and there.get(DIGEST) == config.get(DIGEST):
+            there["dataset"] = config["dataset"]  # the same points, wherever they lie now
         differences = {
             name: f"{name} is {there.get(name)!r} there and {config.get(name)!r} now"
             for name in sorted({*there, *config})
             if there.get(name) != config.get(name)
         }
+        if DIGEST in differences and "dataset" not in differences:
+            raise ResultsError(
+                f"{folder} holds a run on another content of {config['dataset']}, which has been "
+                f"changed since (sha256 {there.get(DIGEST)} there and {config.get(DIGEST)} now). "
+                "Give another --output-dir, or put back what it was."
+            )
         if others := [text for name, text in differences.items() if name not in _ENDS]:
             raise ResultsError(
                 f"{folder} holds a run of another configuration: {'; '.join(others)}. "

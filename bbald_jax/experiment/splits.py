@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from bbald_jax.experiment.config import Config, ConfigError
-from bbald_jax.experiment.datasets import Dataset
+from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.keys import trial_key
 from bbald_jax.learning.recipes import RECIPES
 from bbald_jax.loop.rounds import Data
@@ -46,9 +46,10 @@ def split(config: Config, dataset: Dataset, trial: int) -> Split:
 
     counts = np.bincount(dataset.y_train[pool], minlength=dataset.num_classes)
     if counts.min() < config.initial_per_class:
+        rarest = dataset.class_name(int(counts.argmin()))
         raise ConfigError(
             f"--initial-per-class {config.initial_per_class}: the pool of {len(pool)} points has "
-            f"only {counts.min()} of class {counts.argmin()}; lower it, or raise --pool-size."
+            f"only {counts.min()} of class {rarest}; lower it, or raise --pool-size."
         )
     return Split(pool, validation)
 

@@ -14,12 +14,13 @@ from bbald_jax import loop as loops
 from bbald_jax.acquisition.functions import catalogue
 from bbald_jax.experiment import checkpoint, results
 from bbald_jax.experiment.config import Config
-from bbald_jax.experiment.datasets import Dataset, load_dataset
+from bbald_jax.experiment.dataset import Dataset
+from bbald_jax.experiment.datasets import load_dataset
 from bbald_jax.experiment.keys import trial_key
+from bbald_jax.experiment.network_choice import check_points, make_network
 from bbald_jax.experiment.results import Line
 from bbald_jax.experiment.splits import Split, gather, split, targets
 from bbald_jax.learning.linen import flax_model
-from bbald_jax.learning.networks import MLP, PaperCNN
 from bbald_jax.learning.recipes import RECIPES
 from bbald_jax.learning.training import mc_dropout_learner
 from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
@@ -39,7 +40,18 @@ def environment() -> Line:
     }
 
 
-def run(config: Config, folder: Path) -> Iterator[Line]:
+def load(config: Config) -> Dataset:
+    """The data set of a configuration.
+
+    Raises:
+      ValueError, DatasetUnavailableError, ModuleNotFoundError: see `load_dataset`.
+    """
+    return load_dataset(
+        config.dataset, num_repeats=config.num_repeats, noise=config.noise, seed=config.seed
+    )
+
+
+def run(config: Config, folder: Path, dataset: Dataset | None = None) -> Iterator[Line]:
     """Run what is left of an experiment, and yield each round's line as the round ends.
 
     A run killed at any moment continues from its last finished round, to the same result (on an
@@ -49,14 +61,15 @@ def run(config: Config, folder: Path) -> Iterator[Line]:
     Args:
       config: what to run.
       folder: opened for this configuration by `results.open_folder`.
+      dataset: that of the configuration, where the caller has loaded it already.
 
     Raises:
       ConfigError: the data set cannot serve the configuration (before anything is run).
       ResultsError: `rounds.jsonl` is damaged.
     """
-    dataset = load_dataset(
-        config.dataset, num_repeats=config.num_repeats, noise=config.noise, seed=config.seed
-    )
+    if dataset is None:
+        dataset = load(config)
+    check_points(config, dataset)
     splits = [split(config, dataset, trial) for trial in range(config.num_trials)]
     return _run(config, dataset, splits, folder)
 
@@ -179,11 +192,8 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
     # A run that is extended has another capacity, and must have the same bits. C ** capacity bounds
     # the configurations, too, and a few labels would bound them below M.
     most_labelled = max(most_labelled, _LEAST_CAPACITY)
-    network = MLP if dataset.name == "digits" else PaperCNN
     return Loop(
-        learner=mc_dropout_learner(
-            flax_model(network(dataset.num_classes)), RECIPES[config.recipe]
-        ),
+        learner=mc_dropout_learner(flax_model(make_network(dataset)), RECIPES[config.recipe]),
         acquisition=catalogue(num_configurations=config.num_configurations)[config.acquisition],
         batch_size=config.acquisition_size,
         num_samples=config.num_samples,

@@ -12,6 +12,7 @@ from runs import make_line
 from bbald_jax.cli.main import main
 from bbald_jax.experiment import datasets, results, trials
 from bbald_jax.experiment.config import Config
+from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.idx import DatasetUnavailableError
 from bbald_jax.experiment.results import Line
 
@@ -43,7 +44,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | Line]:
     """Instead of an experiment: the lines it will yield; an exception in their place is raised."""
     script: list[BaseException | Line] = [*LINES]
 
-    def run(config: Config, folder: Path) -> Iterator[Line]:
+    def run(config: Config, folder: Path, dataset: Dataset) -> Iterator[Line]:
         done = len(results.read_rounds(folder))
         for event in script[done:]:
             if isinstance(event, BaseException):

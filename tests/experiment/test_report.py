@@ -228,6 +228,11 @@ def test_the_curve_ends_where_the_first_trial_does(tmp_path: Path, monkeypatch: 
     assert curves == [([0, 10], [0.1, 0.2])]
 
 
+def test_names_are_no_mathematics(tmp_path: Path):
+    report.draw_learning_curves(tmp_path / "curves.png", {"$5_$": make_lines(0, [50] * 2)})
+    read_png(tmp_path / "curves.png")
+
+
 IMAGES = np.random.default_rng(0).random((100, 8, 8, 1))
 
 
@@ -247,6 +252,27 @@ def test_each_acquired_point_is_drawn_in_its_order(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Axes, "imshow", lambda self, image, **kwargs: drawn.append(image))
     report.draw_acquired(tmp_path / "acquired.png", make_lines(0, [50] * 4), IMAGES, "")
     np.testing.assert_array_equal(drawn, IMAGES[[0, 1, 2, 3, 4, 5], ..., 0])
+
+
+def test_images_of_three_channels_are_drawn_in_colour_and_classes_have_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from matplotlib.axes import Axes
+
+    drawn, titles = [], []
+    monkeypatch.setattr(Axes, "imshow", lambda self, image, **kwargs: drawn.append(image))
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **kwargs: titles.append(text))
+    names = [*"abcdefghi", "$2 or more dollars"]
+    images = IMAGES.repeat(4, axis=-1)
+    images[1] = 3 * images[1] - 1  # normalised in some way
+    report.draw_acquired(tmp_path / "acquired.png", make_lines(0, [50] * 2), images, "$", names)
+    np.testing.assert_array_equal(drawn[0], images[0, ..., :3])
+    assert drawn[1].shape == (8, 8, 3)
+    assert drawn[1].min() >= 0
+    assert drawn[1].max() == 1
+    assert titles == ["a", "$2 or mor"]
+    report.draw_acquired(tmp_path / "acquired.png", make_lines(0, [50] * 2), images[..., :2], "")
+    np.testing.assert_array_equal(drawn[2], images[0, ..., 0])
 
 
 def test_a_huge_batch_makes_no_huge_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -68,6 +68,8 @@ class Neighbours:
         distances = np.empty(indices.shape)
         for column in range(num_neighbours):  # [M, k, D] would be k copies of the queries
             differences = queries - self._points[indices[:, column]]
-            np.einsum("md,md->m", differences, differences, dtype=np.float64, out=distances[:, column])
+            np.einsum(
+                "md,md->m", differences, differences, dtype=np.float64, out=distances[:, column]
+            )
         order = np.argsort(distances, axis=1, kind="stable")
         return np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)

@@ -107,7 +107,7 @@ def _read(path: Path, made_of: str) -> Features | None:
 def _digest(kind: str, x_train: Any, x_test: Any, seed: int) -> str:
     """SHA-256 of everything that decides the features."""
     digest = hashlib.sha256()
-    versions = [f"{package} {metadata.version(package)}" for package in _PACKAGES[kind]]
+    versions = [f"{package} {_installed(package)}" for package in _PACKAGES[kind]]
     digest.update(repr((_VERSION, kind, int(seed), versions)).encode())
     for points in (x_train, x_test):
         if kind == "text":
@@ -117,6 +117,14 @@ def _digest(kind: str, x_train: Any, x_test: Any, seed: int) -> str:
             digest.update(repr((array.shape, array.dtype.str)).encode())
             digest.update(array.data)
     return digest.hexdigest()
+
+
+def _installed(package: str) -> str:
+    """The version of a package; other builds of faiss have another name."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _add_texts(digest: Any, texts: Iterable[str]) -> None:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from bbald_jax.learning.equinox_modules import equinox_model as equinox_model
     from bbald_jax.learning.flax_nnx import nnx_model as nnx_model
     from bbald_jax.learning.forest import sample_forest as sample_forest
+    from bbald_jax.learning.graph_embedding import graph_features as graph_features
+    from bbald_jax.learning.image_embedding import image_features as image_features
     from bbald_jax.learning.learner import Learner as Learner
     from bbald_jax.learning.linen import FactoredModule as FactoredModule
     from bbald_jax.learning.linen import flax_model as flax_model
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from bbald_jax.learning.recipes import AUGMENTED as AUGMENTED
     from bbald_jax.learning.recipes import PAPER as PAPER
     from bbald_jax.learning.recipes import Recipe as Recipe
+    from bbald_jax.learning.text_embedding import text_features as text_features
     from bbald_jax.learning.torch_sampling import sample_torch as sample_torch
     from bbald_jax.learning.training import mc_dropout_learner as mc_dropout_learner
     from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics
@@ -101,12 +104,15 @@ _LAZY = {
     "Model": "learning.model",
     "ensemble_learner": "learning.ensemble",
     "equinox_model": "learning.equinox_modules",
+    "graph_features": "learning.graph_embedding",
+    "image_features": "learning.image_embedding",
     "logistic_head": "learning.logistic_head",
     "mc_dropout_learner": "learning.training",
     "nnx_model": "learning.flax_nnx",
     "sample_forest": "learning.forest",
     "sample_mc_dropout": "learning.mc_dropout",
     "sample_torch": "learning.torch_sampling",
+    "text_features": "learning.text_embedding",
     "datasets": "experiment.datasets",
     "loop": "loop",
     "pool": "pool",

@@ -28,7 +28,7 @@ def destination(path: Path) -> Path:
     return final
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file's content at once: a process killed at any moment leaves the old or the new.
 
     It is written beside the file, to a name of its own that ends in ".tmp", brought to the disk,
@@ -36,7 +36,7 @@ def write_atomically(path: Path, text: str) -> None:
 
     Args:
       path: in a folder that is there; the file itself need not be.
-      text: all of its content.
+      content: all of it; text is written as UTF-8.
 
     Raises:
       OSError: it cannot be written; what was there before still is.
@@ -45,8 +45,8 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     unfinished.add(temporary)
     try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

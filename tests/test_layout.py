@@ -21,6 +21,7 @@ LIBRARY = Path(bb.__file__).parent
 ORDER = (
     "typing",
     "files",
+    "extras",
     "validation",
     "tiling",
     "masks",

@@ -15,11 +15,11 @@ from bbald_jax.experiment.idx import (
     IDX_FILES,
     DatasetFileError,
     Source,
-    import_extra,
     locate,
     read_idx,
 )
 from bbald_jax.experiment.user_data import content_sha256, load_user_dataset
+from bbald_jax.extras import import_extra
 
 DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")
 
@@ -134,7 +134,8 @@ def load_digits() -> Dataset:
 
     Source: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), test part.
     """
-    digits = import_extra("sklearn.datasets").load_digits()
+    sklearn = import_extra("sklearn.datasets", extra="experiments", user="this data set")
+    digits = sklearn.load_digits()
     # The file is not in random order: a writer's digits follow one another.
     order = np.random.default_rng(0).permutation(len(digits.target))
     x = (digits.images[order, ..., None] / 16).astype(np.float32)

@@ -8,17 +8,17 @@ pooch (the `experiments` extra) is imported where something has to be downloaded
 
 import gzip
 import hashlib
-import importlib
 import math
 import os
 import re
 import textwrap
 import zlib
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+
+from bbald_jax.extras import import_extra
 
 IDX_FILES = (
     "train-images-idx3-ubyte.gz",
@@ -116,7 +116,7 @@ def locate(source: Source, file: str, checksum: str) -> Path:
 
 def _download(source: Source, file: str, checksum: str) -> Path:
     """The path of one file in the cache, fetched from the first mirror that delivers it."""
-    pooch = import_extra("pooch")
+    pooch = import_extra("pooch", extra="experiments", user="this data set")
     folder = pooch.os_cache("bbald_jax") / source.name
     failures = []
     for mirror in source.mirrors:
@@ -140,15 +140,3 @@ def _reason(error: BaseException) -> str:
         error, inner = inner, getattr(inner, "reason", next(iter(inner.args), None))
     text = re.sub(r"^HTTPS?Connection\(.*?\): | for url: .*", "", str(error))
     return textwrap.shorten(text, 120)
-
-
-def import_extra(module: str) -> ModuleType:
-    """The module, or the install command: it belongs to the `experiments` extra."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"this data set needs {module.partition('.')[0]}; install it with: "
-            "pip install 'bbald_jax[experiments]'",
-            name=module,
-        ) from error

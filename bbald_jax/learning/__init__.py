@@ -6,4 +6,8 @@ models in `linen`, `flax_nnx` and `equinox_modules`; `networks` are two linen mo
 samples it, `chunks` of points at a time; an `ensemble` is several learners as one.
 
 What others have trained is only sampled: `torch_sampling`, by `torch_masks`, and `forest`.
+
+A pool has features before anything is trained: `image_embedding`, `text_embedding`, and
+`graph_embedding`, of the graph of nearest `neighbours`, by its `eigenvectors`. What takes long
+shows its `progress`.
 """

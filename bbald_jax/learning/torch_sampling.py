@@ -2,15 +2,13 @@
 
 import contextlib
 import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from bbald_jax.learning.progress import progress
 from bbald_jax.learning.torch_masks import find_site, shared_masks
 
 #: Points in a forward pass, where they do not come in batches already.
@@ -65,7 +63,7 @@ def sample_torch(
     batches, num_batches = _batches(inputs)
     total = None if num_batches is None else num_batches * num_samples
     masks, results = shared_masks(model), []
-    with _undone(model), _progress(total) as advance, torch.no_grad():
+    with _undone(model), progress("forward passes", total) as advance, torch.no_grad():
         for batch in _checked(batches):
             if not results:
                 _measure(masks, model, batch)
@@ -232,7 +230,7 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(differences))))
 
 
-# --- the model as it was, and a bar
+# --- the model as it was
 
 
 @contextlib.contextmanager
@@ -287,21 +285,3 @@ def _is_for_dropout(module: Any) -> bool:
     # Torch's other layers without parts (RReLU, spectral normalisation) mean other things by it.
     is_part_of_torch = type(module).__module__.startswith("torch.nn.")
     return not is_part_of_torch or any(True for _ in module.children())
-
-
-@contextlib.contextmanager
-def _progress(total: int | None) -> Iterator[Callable[[], Any]]:
-    """What to call after each forward pass: it moves a bar, on a terminal that can show one."""
-    with contextlib.ExitStack() as stack:
-        advance: Callable[[], Any] = lambda: None  # noqa: E731
-        if not sys.stderr.isatty():
-            pass
-        elif importlib.util.find_spec("rich"):
-            rich: Any = importlib.import_module("rich.progress")
-            console: Any = importlib.import_module("rich.console").Console(stderr=True)
-            bar = stack.enter_context(rich.Progress(console=console, transient=True))
-            advance = partial(bar.advance, bar.add_task("forward passes", total=total))
-        elif importlib.util.find_spec("tqdm"):
-            tqdm: Any = importlib.import_module("tqdm")
-            advance = stack.enter_context(tqdm.tqdm(total=total, leave=False)).update
-        yield advance

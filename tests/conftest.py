@@ -19,6 +19,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402
 
 import bbald_jax.tiling  # noqa: E402
 from bbald_jax.tiling import tiling  # noqa: E402
@@ -87,7 +88,7 @@ def forget_compiled_functions() -> Iterator[None]:
 
 #: Where the numbers of the engine are compared, programs are compiled as its users get them, and
 #: so is all that runs in a process of its own (the command line, the notebooks). Elsewhere they
-#: are large and the arrays small: XLA takes longer to optimise than to run them.
+#: are large and the arrays small: XLA takes longer to compile than to run them.
 COMPILED_IN_FULL = (
     "information/",
     "acquisition/test_batchbald.py",
@@ -95,14 +96,44 @@ COMPILED_IN_FULL = (
     "acquisition/test_search.py",
 )
 
+#: XLA's older way to make the code of a kernel, and all kernels in one piece: a fit is compiled in
+#: a quarter of the time.
+QUICK_OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+
+
+@pytest.fixture(scope="session")
+def quick_compile_options() -> Callable[..., Any]:
+    """What JAX compiles with, as if every `jax.jit` had these `compiler_options`."""
+    options = QUICK_OPTIONS
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0)
+    except jax.errors.JaxRuntimeError:  # an XLA that has the older way only
+        options = {}
+    make_options = compiler.get_compile_options
+
+    def make_quick_options(
+        *args: Any, env_options_overrides: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        overrides = options | (env_options_overrides or {})
+        return make_options(*args, env_options_overrides=overrides, **kwargs)
+
+    return make_quick_options
+
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
+def compile_quickly(
+    request: pytest.FixtureRequest, quick_compile_options: Callable[..., Any]
+) -> Iterator[None]:
     """Without most of XLA's optimisations, where no test is about what they could change."""
     file = request.path.relative_to(Path(__file__).parent).as_posix()
-    is_quick = not file.startswith(COMPILED_IN_FULL)
-    jax.config.update("jax_disable_most_optimizations", is_quick)
-    yield
+    if file.startswith(COMPILED_IN_FULL):
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    # JAX has no setting for all functions, and the variable XLA_FLAGS would be for all files.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", quick_compile_options)
+        yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,8 @@ QUICK_OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen
 
 
 @pytest.fixture(scope="session")
-def quick_compile_options() -> Callable[..., Any]:
-    """What JAX compiles with, as if every `jax.jit` had these `compiler_options`."""
+def quickly_compiled() -> Callable[[], AbstractContextManager[None]]:
+    """`with quickly_compiled():` what is compiled is compiled without most optimisations."""
     options = QUICK_OPTIONS
     try:
         jax.jit(lambda x: x, compiler_options=options)(0)
@@ -117,24 +118,27 @@ def quick_compile_options() -> Callable[..., Any]:
         overrides = options | (env_options_overrides or {})
         return make_options(*args, env_options_overrides=overrides, **kwargs)
 
-    return make_quick_options
+    @contextmanager
+    def quickly() -> Iterator[None]:
+        jax.config.update("jax_disable_most_optimizations", True)
+        # As if every `jax.jit` had these `compiler_options`: JAX has no setting for that, and the
+        # variable XLA_FLAGS would be for all files.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiler, "get_compile_options", make_quick_options)
+            yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+    return quickly
 
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_quickly(
-    request: pytest.FixtureRequest, quick_compile_options: Callable[..., Any]
+    request: pytest.FixtureRequest, quickly_compiled: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[None]:
-    """Without most of XLA's optimisations, where no test is about what they could change."""
+    """Where no test is about what the optimisations could change."""
     file = request.path.relative_to(Path(__file__).parent).as_posix()
-    if file.startswith(COMPILED_IN_FULL):
+    with nullcontext() if file.startswith(COMPILED_IN_FULL) else quickly_compiled():
         yield
-        return
-    jax.config.update("jax_disable_most_optimizations", True)
-    # JAX has no setting for all functions, and the variable XLA_FLAGS would be for all files.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", quick_compile_options)
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 MakeLogProbs = Callable[..., jax.Array]

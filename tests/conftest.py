@@ -36,16 +36,17 @@ hypothesis.settings.load_profile("bbald_jax")
 
 #: Whichever of these were begun last would run on while the other workers have nothing to do.
 SLOWEST_FIRST = (
-    "experiment/test_trials.py",
     "acquisition/test_batchbald.py",
-    "learning/test_training.py",
-    "test_examples.py",
-    "loop/test_loop.py",
     "experiment/test_survival.py",
     "acquisition/test_search.py",
-    "learning/test_mc_dropout.py",
-    "learning/test_linen.py",
+    "experiment/test_trials.py",
+    "loop/test_loop.py",
+    "information/test_joint.py",
+    "acquisition/test_functions.py",
     "acquisition/test_golden.py",
+    "learning/test_training.py",
+    "test_examples.py",
+    "labelling/test_session.py",
 )
 
 

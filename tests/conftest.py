@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402
 
 import bbald_jax.tiling  # noqa: E402
 from bbald_jax.tiling import tiling  # noqa: E402
@@ -34,16 +36,17 @@ hypothesis.settings.load_profile("bbald_jax")
 
 #: Whichever of these were begun last would run on while the other workers have nothing to do.
 SLOWEST_FIRST = (
-    "experiment/test_trials.py",
     "acquisition/test_batchbald.py",
-    "learning/test_training.py",
-    "test_examples.py",
-    "loop/test_loop.py",
     "experiment/test_survival.py",
     "acquisition/test_search.py",
-    "learning/test_mc_dropout.py",
-    "learning/test_linen.py",
+    "experiment/test_trials.py",
+    "loop/test_loop.py",
+    "information/test_joint.py",
+    "acquisition/test_functions.py",
     "acquisition/test_golden.py",
+    "learning/test_training.py",
+    "test_examples.py",
+    "labelling/test_session.py",
 )
 
 
@@ -87,7 +90,7 @@ def forget_compiled_functions() -> Iterator[None]:
 
 #: Where the numbers of the engine are compared, programs are compiled as its users get them, and
 #: so is all that runs in a process of its own (the command line, the notebooks). Elsewhere they
-#: are large and the arrays small: XLA takes longer to optimise than to run them.
+#: are large and the arrays small: XLA takes longer to compile than to run them.
 COMPILED_IN_FULL = (
     "information/",
     "acquisition/test_batchbald.py",
@@ -95,15 +98,48 @@ COMPILED_IN_FULL = (
     "acquisition/test_search.py",
 )
 
+#: XLA's older way to make the code of a kernel, and all kernels in one piece: a fit is compiled in
+#: a quarter of the time.
+QUICK_OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+
+
+@pytest.fixture(scope="session")
+def quickly_compiled() -> Callable[[], AbstractContextManager[None]]:
+    """`with quickly_compiled():` what is compiled is compiled without most optimisations."""
+    options = QUICK_OPTIONS
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0)
+    except jax.errors.JaxRuntimeError:  # an XLA that has the older way only
+        options = {}
+    make_options = compiler.get_compile_options
+
+    def make_quick_options(
+        *args: Any, env_options_overrides: dict[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        overrides = options | (env_options_overrides or {})
+        return make_options(*args, env_options_overrides=overrides, **kwargs)
+
+    @contextmanager
+    def quickly() -> Iterator[None]:
+        jax.config.update("jax_disable_most_optimizations", True)
+        # As if every `jax.jit` had these `compiler_options`: JAX has no setting for that, and the
+        # variable XLA_FLAGS would be for all files.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiler, "get_compile_options", make_quick_options)
+            yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+    return quickly
+
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_quickly(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Without most of XLA's optimisations, where no test is about what they could change."""
+def compile_quickly(
+    request: pytest.FixtureRequest, quickly_compiled: Callable[[], AbstractContextManager[None]]
+) -> Iterator[None]:
+    """Where no test is about what the optimisations could change."""
     file = request.path.relative_to(Path(__file__).parent).as_posix()
-    is_quick = not file.startswith(COMPILED_IN_FULL)
-    jax.config.update("jax_disable_most_optimizations", is_quick)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with nullcontext() if file.startswith(COMPILED_IN_FULL) else quickly_compiled():
+        yield
 
 
 MakeLogProbs = Callable[..., jax.Array]

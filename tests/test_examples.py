@@ -80,7 +80,7 @@ def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str], monkeypatch: 
     x = rng.normal(size=(400, 4)).astype(np.float32) + classes[:, None]
     easy = bb.datasets.Dataset("easy", x, classes, x[:50], classes[:50], num_classes=10)
     monkeypatch.setattr(bb.datasets, "load_digits", lambda: easy)
-    monkeypatch.setattr(bb, "PAPER", bb.PAPER._replace(max_epochs=2))
+    monkeypatch.setattr(bb, "PAPER", bb.PAPER._replace(steps_per_epoch=20, max_epochs=2))
     names = run("loop")
     assert len(capsys.readouterr().out.splitlines()) == 11
 

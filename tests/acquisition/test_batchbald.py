@@ -1,7 +1,8 @@
 """BatchBALD: the greedy joint selection, against the float64 brute force."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import hypothesis
@@ -382,9 +383,12 @@ def test_an_exact_selection_does_not_depend_on_the_key(make_log_probs: MakeLogPr
 # --- transformations
 
 
-def test_without_jit(make_log_probs: MakeLogProbs):
+def test_without_jit(
+    make_log_probs: MakeLogProbs, quickly_compiled: Callable[[], AbstractContextManager[None]]
+):
     log_probs = make_log_probs(6, 4, 3)
-    with jax.disable_jit():
+    # Every operation is a program: in each there is nothing to optimise.
+    with jax.disable_jit(), quickly_compiled():
         eager = bb.select_batchbald(
             KEY, log_probs, batch_size=2, num_configurations=9, pending=jnp.asarray([3])
         )

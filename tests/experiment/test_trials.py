@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.datasets import Dataset
 from bbald_jax.experiment.results import Line
 from bbald_jax.learning.learner import Learner
+from bbald_jax.learning.networks import MLP
 
 CONFIG = Config(acquisition_size=3, num_samples=5, num_configurations=50, num_rounds=5)
 NUM_LINES = CONFIG.num_rounds + 1
@@ -57,7 +59,8 @@ def run(folder: Path, config: Config = CONFIG, num_lines: int | None = None) -> 
 def compiled_once() -> Iterator[None]:
     """Runs that differ in nothing that is compiled share the jitted functions of one `Loop`.
 
-    The paper's recipe with fewer steps: these tests are of what is kept, not of what is learnt.
+    The paper's recipe with fewer steps, and a narrow network: these tests are of what is kept, not
+    of what is learnt.
     """
     loops = {}
     make_loop = trials.make_loop
@@ -68,10 +71,13 @@ def compiled_once() -> Iterator[None]:
             loops[key] = make_loop(config, dataset)
         return loops[key]
 
-    short = trials.RECIPES["paper"]._replace(steps_per_epoch=20, max_epochs=8)
+    short = trials.RECIPES["paper"]._replace(
+        batch_size=16, learning_rate=0.01, steps_per_epoch=20, max_epochs=4
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "make_loop", make_loop_once)
         patch.setitem(trials.RECIPES, "paper", short)
+        patch.setattr(trials, "MLP", partial(MLP, hidden=(32,), dropout_rate=0.2))
         yield
 
 

@@ -15,8 +15,10 @@ from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
 from bbald_jax.cli.options import (
     ACQUISITIONS,
     DATASETS,
+    FEATURES,
     FRACTION,
     KINDS,
+    LEARNERS,
     LISTS,
     POSITIVE,
     RECIPES,
@@ -65,9 +67,22 @@ def _option(name: str, help: str, **kwargs: Any):
     "y_train, x_test and y_test, or a folder with a sub-folder of images for each class.",
     type=NameOrPath(DATASETS),
 )
+@_option(
+    "--learner",
+    "What learns from the labels: an MC-dropout network, trained in every round, or a Bayesian "
+    "logistic head, which takes milliseconds and wants good features.",
+    type=click.Choice(LEARNERS),
+)
+@_option(
+    "--features",
+    "What the learner sees of the points, made from all training points without their labels and "
+    "kept in the results folder: nothing but themselves, their neighbour graph, HOG of images, "
+    "TF-IDF of texts, or the neighbour graph of HOG.",
+    type=click.Choice(FEATURES),
+)
 @_option("--acquisition", "Acquisition function.", type=click.Choice(ACQUISITIONS))
 @_option("--acquisition-size", "Points acquired in a round (B).", type=POSITIVE)
-@_option("--num-samples", "Posterior samples: MC-dropout networks (K).", type=POSITIVE)
+@_option("--num-samples", "Posterior samples: networks, or heads (K).", type=POSITIVE)
 @_option(
     "--num-configurations",
     "Class configurations kept by batchbald (M); exact while they fit.",
@@ -81,7 +96,10 @@ def _option(name: str, help: str, **kwargs: Any):
     show_default="no target",
 )
 @_option(
-    "--initial-per-class", "Points of each class labelled at the start.", type=click.IntRange(min=0)
+    "--initial-per-class",
+    "Points of each class labelled at the start. From 0 the head chooses by its prior; a network's "
+    "first batch is random.",
+    type=click.IntRange(min=0),
 )
 @_option(
     "--pool-size",
@@ -95,13 +113,20 @@ def _option(name: str, help: str, **kwargs: Any):
     "Standard deviation of the noise on each copy's normalised pixels (repeated-mnist).",
     type=FiniteRange(min=0),
 )
-@_option("--recipe", "How the network is trained.", type=click.Choice(RECIPES))
+@_option("--recipe", "How a network is trained.", type=click.Choice(RECIPES))
 @_option("--seed", "Everything random comes from it.", type=SEED)
 @_option("--num-trials", "Independent trials.", type=POSITIVE)
 @click.option(
+    "--baseline/--no-baseline",
+    default=None,
+    show_default="for digits and for the logistic head, where it takes seconds",
+    help="Run random acquisition beside it, with the same learner and the same start: another "
+    "curve in the figure.",
+)
+@click.option(
     "--output-dir",
     type=_PATH,
-    show_default="results/DATASET-ACQUISITION-seedSEED",
+    show_default="results/DATASET-ACQUISITION-seedSEED, with learner and features if not the usual",
     help="Results folder: the same command again continues an interrupted run, and more rounds or "
     "trials, or a higher target, extend one that has come to its end.",
 )

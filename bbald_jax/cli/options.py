@@ -62,6 +62,10 @@ ACQUISITIONS = (
 )
 #: `experiment.datasets.DATASETS`.
 DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")
+#: `experiment.learners.LEARNERS`.
+LEARNERS = ("dropout-network", "logistic-head")
+#: `experiment.feature_files.KINDS`.
+FEATURES = ("none", "graph", "image", "text", "image+graph")
 #: `validation.Kind`.
 KINDS = ("probs", "logits", "log-probs")
 #: `cli.prediction_files.LISTS`.

@@ -1,5 +1,6 @@
 """What `bbald run` does: active-learning experiments at the command line."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,25 +35,56 @@ def _kept_for_the_same_command(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def run(output_dir: Path | None, **options: Any) -> None:
+def run(output_dir: Path | None, baseline: bool | None, **options: Any) -> None:
     """Run an experiment, or continue it; the options are explained in `main`."""
     config = Config(**options)
-    folder = output_dir or Path(
-        "results", f"{_short_name(config)}-{config.acquisition}-seed{config.seed}"
-    )
+    folder = output_dir or Path("results", _folder_name(config))
     console = make_console()
     with _kept_for_the_same_command(folder), one_line_errors(), results.locked(folder):
-        is_there = results.open_folder(folder, _recorded(config), trials.environment())
-        lines = results.read_rounds(folder)
-        if all(trials.is_finished(lines, trial) for trial in range(config.num_trials)):
-            console.print(f"{folder} is finished; nothing was run.")
-            dataset = None
-        else:
-            if is_there:
-                _say_where_it_continues(console, folder, config, lines)
-            dataset = trials.load(config)
-            _run_with_progress(console, config, folder, lines, dataset)
-        _finish(console, config, folder, dataset)
+        dataset = _complete(console, config, folder, None)
+        at_random = None
+        if _has_baseline(config, baseline):
+            at_random = dataclasses.replace(config, acquisition="random")
+            dataset = _complete(console, at_random, folder / _BASELINE, dataset)
+        _finish(console, config, folder, dataset, at_random)
+
+
+#: The folder, within that of a run, of the same run with random acquisition.
+_BASELINE = "random"
+
+
+def _has_baseline(config: Config, asked: bool | None) -> bool:
+    if config.acquisition == "random":
+        return False
+    is_cheap = config.learner == "logistic-head" or config.dataset == "digits"
+    return is_cheap if asked is None else asked
+
+
+def _folder_name(config: Config) -> str:
+    usual = Config()
+    parts = [_short_name(config)]
+    parts += [config.learner] * (config.learner != usual.learner)
+    parts += [config.features] * (config.features != usual.features)
+    return "-".join([*parts, config.acquisition, f"seed{config.seed}"])
+
+
+def _complete(
+    console: Console, config: Config, folder: Path, dataset: Dataset | None
+) -> Dataset | None:
+    """Run what a folder lacks; returns the data set, if it was needed."""
+    is_there = results.open_folder(folder, _recorded(config), trials.environment())
+    lines = results.read_rounds(folder)
+    if all(trials.is_finished(lines, trial) for trial in range(config.num_trials)):
+        console.print(f"{folder} is finished; nothing was run.")
+        return dataset
+    (folder / results.TABLE).unlink(missing_ok=True)
+    if is_there:
+        _say_where_it_continues(console, folder, config, lines)
+    elif config.initial_per_class == 0 and config.learner == "dropout-network":
+        console.print("no labels to start with: a network's first batch is drawn at random")
+    dataset = dataset or trials.load(config)
+    _run_with_progress(console, config, folder, lines, dataset)
+    return dataset
 
 
 def _short_name(config: Config) -> str:
@@ -114,32 +146,51 @@ def _run_with_progress(
             description = f"round {line['round']}/{config.num_rounds}"
             if config.num_trials > 1:
                 description = f"trial {line['trial'] + 1}/{config.num_trials} {description}"
+            description = f"{config.acquisition}, {description}"
             progress.update(task, description=description, status=status)
             if not console.is_terminal:  # a log file shows no bar before the end
                 console.print(f"{description}: {status}")
 
 
-def _finish(console: Console, config: Config, folder: Path, dataset: Dataset | None) -> None:
+def _finish(
+    console: Console,
+    config: Config,
+    folder: Path,
+    dataset: Dataset | None,
+    at_random: Config | None,
+) -> None:
     """The table, and what the folder lacks of the files that are drawn from its rounds."""
-    # Trials that were run together took turns.
-    lines = sorted(results.read_rounds(folder), key=lambda line: (line["trial"], line["round"]))
+    lines = _sorted_rounds(folder)
     console.print(report.rounds_table(lines))
     if warning := report.spent_samples(lines, config.num_samples):
         console.print(warning, style="yellow")
-    name = f"{_short_name(config)}, {config.acquisition}"
+    runs = {config.acquisition: lines}
+    if at_random is not None:
+        runs["random"] = _sorted_rounds(folder / _BASELINE)
+        console.print(report.beside_random(runs))
+    title = _short_name(config)
     picture = folder / "acquired.png"
-    if not (folder / results.TABLE).exists():
-        report.draw_learning_curves(folder / "learning_curve.png", {name: lines})
+    tables = [folder, *[folder / _BASELINE] * (at_random is not None)]
+    if not all((each / results.TABLE).exists() for each in tables):
+        curves = {f"{title}, {name}": its_lines for name, its_lines in runs.items()}
+        report.draw_learning_curves(folder / "learning_curve.png", curves)
         dataset = dataset or trials.load(config)
         if dataset.has_images:
             report.draw_acquired(
                 picture,
                 [line for line in lines if line["trial"] == 0],
                 dataset.x_train,
-                f"{name}: points acquired" + (" in trial 0" if config.num_trials > 1 else ""),
+                f"{title}, {config.acquisition}: points acquired"
+                + (" in trial 0" if config.num_trials > 1 else ""),
                 dataset.class_names,
             )
-        results.write_table(folder, lines)  # the last file: where it is, all are
+        for each, its_lines in zip(tables, runs.values(), strict=True):
+            results.write_table(each, its_lines)  # the last file: where it is, all are
     files = "config.json, rounds.jsonl, rounds.csv, learning_curve.png"
     files += ", acquired.png" if picture.exists() else "; no acquired.png, which is for images"
     console.print(f"{folder}: {files}")
+
+
+def _sorted_rounds(folder: Path) -> list[Line]:
+    # Trials that were run together took turns.
+    return sorted(results.read_rounds(folder), key=lambda line: (line["trial"], line["round"]))

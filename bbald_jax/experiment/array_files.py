@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from bbald_jax.experiment.dataset import Dataset
-from bbald_jax.experiment.idx import DatasetFileError, import_extra
+from bbald_jax.experiment.idx import DatasetFileError
+from bbald_jax.extras import import_extra
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 #: Suffixes of such files, and how to make one.
@@ -98,7 +99,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    with import_extra("safetensors").safe_open(path, framework="np") as file:
+    with import_extra("safetensors", extra="experiments", user="this data set").safe_open(
+        path, framework="np"
+    ) as file:
         return _take(path, list(file.keys()), file.get_tensor)
 
 

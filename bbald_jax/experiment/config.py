@@ -12,6 +12,8 @@ class Config:
     """Everything that decides the result of an experiment; `bbald run --help` explains each."""
 
     dataset: str = "digits"
+    learner: str = "dropout-network"
+    features: str = "none"
     acquisition: str = "batchbald"
     acquisition_size: int = 10
     num_samples: int = 100

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from bbald_jax.experiment.dataset import Dataset
-from bbald_jax.experiment.idx import DatasetFileError, import_extra
+from bbald_jax.experiment.idx import DatasetFileError
+from bbald_jax.extras import import_extra
 
 #: Suffixes of images, and the formats that Pillow may take them for: none that starts a program.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
@@ -180,7 +181,7 @@ def _read_images(paths: list[Path]) -> np.ndarray:
 def _read(path: Path, look: Callable[[Any], Result]) -> Result:
     """What `look` sees in an image, or an error that names the file."""
     try:
-        with import_extra("PIL.Image").open(path, formats=_FORMATS) as image:
+        with _pillow("Image").open(path, formats=_FORMATS) as image:
             return look(image)
     except (MemoryError, ModuleNotFoundError):
         raise
@@ -189,6 +190,10 @@ def _read(path: Path, look: Callable[[Any], Result]) -> Result:
         raise DatasetFileError(
             f"{path}: no image, or a damaged one ({reason}); replace it, or delete it"
         ) from error
+
+
+def _pillow(module: str) -> Any:
+    return import_extra(f"PIL.{module}", extra="experiments", user="a folder of images")
 
 
 def _size(image: Any) -> tuple[int, int]:
@@ -201,10 +206,10 @@ def _size(image: Any) -> tuple[int, int]:
 
 def _pixels(image: Any, height: int, width: int) -> np.ndarray:
     """An image, upright, opaque and resized, `[height, width, 3]`, uint8."""
-    pillow = import_extra("PIL.Image")
+    pillow = _pillow("Image")
     # A JPEG of many more pixels than that is decoded to fewer at once.
     image.draft(None, (2 * max(height, width),) * 2)
-    image = import_extra("PIL.ImageOps").exif_transpose(image)
+    image = _pillow("ImageOps").exif_transpose(image)
     if image.mode == "F":
         raise ValueError("its pixels are floats; save arrays of them in a .npz instead")
     if image.mode.startswith("I"):  # 16 bits; Pillow would cut off what is beyond 255

@@ -230,6 +230,17 @@ def _tells_nothing(line: Line) -> bool:
     return max(map(abs, gains)) <= warnings.EQUAL
 
 
+def beside_random(runs: dict[str, list[Line]]) -> str:
+    """One line: the accuracy of a run and of random acquisition, with as many labels."""
+    acquired = sorted(set.intersection(*({*learning_curve(lines)[0]} for lines in runs.values())))
+    most = acquired[-1]
+    words = []
+    for name, lines in runs.items():
+        at, (_, median, _) = learning_curve(lines)
+        words.append(f"{name} {median[at.index(most)]:.2%}")
+    return f"With {most} labels acquired: {', '.join(words)} (median over the trials)."
+
+
 def rounds_table(lines: list[Line]) -> Table:
     """One row a round."""
     table = Table(

@@ -27,6 +27,9 @@ _ENDS = ("num_rounds", "num_trials", "target_accuracy")
 #: The name in the configuration of what tells that a user's own data set has changed.
 DIGEST = "dataset_sha256"
 
+#: Settings that older folders do not have, and what they were run with.
+_CAME_LATER = {"learner": "dropout-network", "features": "none"}
+
 Line = dict[str, Any]
 
 
@@ -108,7 +111,8 @@ def open_folder(folder: Path, config: Line, environment: Line) -> bool:
     """
     _refuse_foreign(folder)
     if lines := read_rounds(folder):
-        there = read_config(folder)
+        there = {name: usual for name, usual in _CAME_LATER.items() if name in config}
+        there |= read_config(folder)
         if there.get(DIGEST) and there.get(DIGEST) == config.get(DIGEST):
             there["dataset"] = config["dataset"]  # the same points, wherever they lie now
         differences = {

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from bbald_jax.experiment import learners
 from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.keys import trial_key
-from bbald_jax.learning.recipes import RECIPES
 from bbald_jax.loop.rounds import Data
 from bbald_jax.pool import Labelled
 
@@ -37,7 +37,7 @@ def split(config: Config, dataset: Dataset, trial: int) -> Split:
       ConfigError: the data set is too small for the configuration.
     """
     num_images = len(dataset.y_train) // dataset.num_repeats
-    num_validation = min(RECIPES[config.recipe].num_validation, num_images // 6)
+    num_validation = min(learners.num_validation(config), num_images // 6)
     images = jax.random.permutation(trial_key(config, trial, "split"), num_images)
     validation, rest = np.split(np.asarray(images), [num_validation])
     in_pool = np.sort(rest[: _num_pool_images(config, dataset, len(rest))])

@@ -17,12 +17,9 @@ from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.datasets import load_dataset
 from bbald_jax.experiment.keys import trial_key
-from bbald_jax.experiment.network_choice import check_points, make_network
+from bbald_jax.experiment.learners import make_learner, with_features
 from bbald_jax.experiment.results import Line
 from bbald_jax.experiment.splits import Split, gather, split, targets
-from bbald_jax.learning.linen import flax_model
-from bbald_jax.learning.recipes import RECIPES
-from bbald_jax.learning.training import mc_dropout_learner
 from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
 
 _LEAST_CAPACITY = 32
@@ -54,9 +51,9 @@ def load(config: Config) -> Dataset:
 def run(config: Config, folder: Path, dataset: Dataset | None = None) -> Iterator[Line]:
     """Run what is left of an experiment, and yield each round's line as the round ends.
 
-    A run killed at any moment continues from its last finished round, to the same result (on an
-    accelerator to rounding), and so does one that is extended: the line is on disk before the state
-    is saved, and both before the line is yielded.
+    A run killed at any moment continues from its last finished round, to the same result, and so
+    does one that is extended (on an accelerator, and for an extended run of the logistic head, to
+    rounding): the line is on disk before the state is saved, and both before the line is yielded.
 
     Args:
       config: what to run.
@@ -69,7 +66,7 @@ def run(config: Config, folder: Path, dataset: Dataset | None = None) -> Iterato
     """
     if dataset is None:
         dataset = load(config)
-    check_points(config, dataset)
+    dataset = with_features(config, dataset, folder)
     splits = [split(config, dataset, trial) for trial in range(config.num_trials)]
     return _run(config, dataset, splits, folder)
 
@@ -97,6 +94,8 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
         for position, next_state, measured, seconds in rounds:
             trial = trials[position]
             line = _line(config, trial, measured, num_classes=dataset.num_classes)
+            if loop.learner.needs_labels and line["num_labelled"] == 0:
+                line["remaining_entropy"] = []  # the batch was drawn at random
             line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
             results.append_round(folder, line)
             if measured.batch is not None:  # else the state is the one that is saved already
@@ -117,7 +116,7 @@ class _Trial(NamedTuple):
 
 def _start(config: Config, dataset: Dataset, loop: Loop, trial: int, splits: list[Split]) -> _Trial:
     data = gather(dataset, *splits[trial])
-    if "target_log_probs" in loop.acquisition.requires:
+    if {"target_log_probs", "gaussian"} & {*loop.acquisition.requires}:
         data = data._replace(x_target=data.x[targets(config, trial, len(data.y))])
     learned = None
     if loop.learner.warm_start:
@@ -186,14 +185,14 @@ def is_finished(lines: list[Line], trial: int) -> bool:
 
 
 def make_loop(config: Config, dataset: Dataset) -> Loop:
-    """Network, recipe and acquisition function, the same for all trials."""
+    """Learner and acquisition function, the same for all trials."""
     num_initial = config.initial_per_class * dataset.num_classes
     most_labelled = num_initial + config.num_rounds * config.acquisition_size
     # A run that is extended has another capacity, and must have the same bits. C ** capacity bounds
     # the configurations, too, and a few labels would bound them below M.
     most_labelled = max(most_labelled, _LEAST_CAPACITY)
     return Loop(
-        learner=mc_dropout_learner(flax_model(make_network(dataset)), RECIPES[config.recipe]),
+        learner=make_learner(config, dataset),
         acquisition=catalogue(num_configurations=config.num_configurations)[config.acquisition],
         batch_size=config.acquisition_size,
         num_samples=config.num_samples,

@@ -4,7 +4,7 @@ from typing import get_args
 
 import bbald_jax as bb
 from bbald_jax.cli import options, prediction_files
-from bbald_jax.experiment import datasets
+from bbald_jax.experiment import datasets, feature_files, learners
 from bbald_jax.learning import recipes
 from bbald_jax.validation import Kind
 
@@ -27,3 +27,11 @@ def test_the_suffixes_of_lists_are_those_that_are_read():
 
 def test_every_recipe_can_be_chosen():
     assert list(options.RECIPES) == list(recipes.RECIPES)
+
+
+def test_learners():
+    assert options.LEARNERS == learners.LEARNERS
+
+
+def test_features():
+    assert options.FEATURES == feature_files.KINDS

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from runs import make_line
 
 from bbald_jax.cli.main import main
-from bbald_jax.experiment import datasets, results, trials
+from bbald_jax.experiment import datasets, report, results, trials
 from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.idx import DatasetUnavailableError
@@ -31,7 +31,7 @@ def flat(text: str) -> str:
 
 
 LINES = [make_line(i, is_last=i == 2) for i in range(3)]
-ARGUMENTS = ("run", "--num-rounds=2", "--acquisition-size=1")
+ARGUMENTS = ("run", "--num-rounds=2", "--acquisition-size=1", "--no-baseline")
 
 
 @pytest.fixture
@@ -98,7 +98,10 @@ def test_every_setting_has_an_option_with_its_default(name: str):
         ("--recipe", "paper"),
         ("--seed", "0"),
         ("--num-trials", "1"),
-        ("--output-dir", "(results/DATASET-ACQUISITION-seedSEED)"),
+        ("--learner", "dropout-"),
+        ("--features", "none"),
+        ("--no-baseline", "(for digits and for the logistic head, where it takes seconds)"),
+        ("--output-dir", "(results/DATASET-ACQUISITION-seedSEED, with learner and features if"),
     ],
 )
 def test_the_help_explains_every_option_with_its_default(option: str, default: str):
@@ -111,8 +114,8 @@ def test_the_help_explains_every_option_with_its_default(option: str, default: s
 
 def test_the_help_forgets_no_option():
     text = flat(invoke("run", "--help").output)
-    assert len(RUN_OPTIONS) == 15
-    assert text.count("[default: ") == 15
+    assert len(RUN_OPTIONS) == 18
+    assert text.count("[default: ") == 18
 
 
 def choices(option: str) -> list[str]:
@@ -142,6 +145,84 @@ def test_a_run_shows_its_rounds_ends_with_a_table_and_leaves_files(folder: Path,
     names |= {"lock"}
     assert {path.name for path in folder.iterdir()} == names
     assert results.read_config(folder) == vars(Config(num_rounds=2, acquisition_size=1))
+
+
+WITH_BASELINE = ("run", "--num-rounds=2", "--acquisition-size=1")
+
+
+def test_random_acquisition_is_run_beside_it_and_drawn_with_it(
+    folder: Path, fake, monkeypatch: pytest.MonkeyPatch
+):
+    drawn = []
+    monkeypatch.setattr(
+        report, "draw_learning_curves", lambda path, runs: drawn.append((path, [*runs]))
+    )
+    result = invoke(*WITH_BASELINE, "--output-dir", folder)
+    assert result.exit_code == 0, result.exception
+    text = flat(result.output)
+    assert "batchbald, round 1/2: 21 labels" in text
+    assert "random, round 1/2: 21 labels" in text
+    assert "With 2 labels acquired: batchbald 83.75%, random 83.75%" in text
+    assert drawn == [(folder / "learning_curve.png", ["digits, batchbald", "digits, random"])]
+    assert results.read_config(folder / "random")["acquisition"] == "random"
+    assert results.read_rounds(folder / "random") == LINES
+    assert (folder / "random" / "rounds.csv").exists()
+    # Again: nothing is run, nothing is drawn.
+    fake.append(AssertionError("it was run again"))
+    assert invoke(*WITH_BASELINE, "--output-dir", folder).exit_code == 0
+    assert len(drawn) == 1
+
+
+def test_a_baseline_that_was_interrupted_continues_and_is_drawn(folder: Path, fake):
+    assert invoke(*ARGUMENTS, "--output-dir", folder).exit_code == 0
+    before = (folder / "learning_curve.png").read_bytes()
+    fake.insert(1, OSError(28, "No space left on device"))
+    assert_refused(invoke(*WITH_BASELINE, "--output-dir", folder), "No space left on device")
+    assert results.read_rounds(folder / "random") == LINES[:1]
+    fake.pop(1)
+    result = invoke(*WITH_BASELINE, "--output-dir", folder)
+    assert result.exit_code == 0, result.exception
+    assert "is finished; nothing was run" in flat(result.output)
+    assert "trial 0 after 1 finished rounds" in flat(result.output)
+    assert (folder / "learning_curve.png").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "has_baseline"),
+    [
+        ((), True),
+        (("--dataset=mnist",), False),
+        (("--dataset=mnist", "--baseline"), True),
+        (("--dataset=mnist", "--learner=logistic-head"), True),
+        (("--learner=logistic-head", "--no-baseline"), False),
+        (("--acquisition=random", "--baseline"), False),
+    ],
+)
+def test_where_the_baseline_is_cheap_it_is_run(
+    folder: Path, fake, monkeypatch: pytest.MonkeyPatch, options, has_baseline: bool
+):
+    digits = datasets.load_digits()
+    monkeypatch.setattr(trials, "load", lambda config: digits)
+    result = invoke(*WITH_BASELINE, *options, "--output-dir", folder)
+    assert result.exit_code == 0, result.exception
+    assert (folder / "random").exists() == has_baseline
+
+
+def test_learner_and_features_are_in_the_name_of_the_folder(
+    tmp_path: Path, fake, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    options = ("--learner=logistic-head", "--features=image+graph")
+    assert invoke(*ARGUMENTS, *options).exit_code == 0
+    assert Path("results/digits-logistic-head-image+graph-batchbald-seed0").exists()
+
+
+def test_a_network_without_labels_says_that_its_first_batch_is_random(folder: Path, fake):
+    words = "no labels to start with: a network's first batch is drawn at random"
+    options = (*ARGUMENTS, "--initial-per-class=0", "--output-dir")
+    assert words in flat(invoke(*options, folder).output)
+    head = (*options, folder.with_name("head"), "--learner=logistic-head")
+    assert words not in flat(invoke(*head).output)
 
 
 def test_a_run_that_outran_its_samples_says_so(folder: Path, fake):
@@ -202,7 +283,7 @@ def test_a_finished_run_is_extended_and_drawn_again(folder: Path, fake):
     invoke(*ARGUMENTS, "--output-dir", folder)
     table = (folder / "rounds.csv").read_text()
     fake[2:] = [make_line(i, is_last=i == 3) for i in (2, 3)]
-    result = invoke("run", "--num-rounds=3", "--acquisition-size=1", "--output-dir", folder)
+    result = invoke(*ARGUMENTS, "--num-rounds=3", "--output-dir", folder)
     assert result.exit_code == 0, result.exception
     assert "trial 0 after 2 finished rounds" in flat(result.output)
     assert results.read_rounds(folder) == fake

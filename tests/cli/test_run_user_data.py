@@ -16,6 +16,7 @@ from bbald_jax.experiment import datasets, results, trials
 from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.results import Line
+from bbald_jax.learning.recipes import RECIPES
 
 ARGUMENTS = ("run", "--acquisition=random", "--acquisition-size=2", "--num-samples=3")
 
@@ -44,9 +45,9 @@ def save(path: Path, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def short_recipe() -> Iterator[None]:
-    short = trials.RECIPES["paper"]._replace(steps_per_epoch=20, max_epochs=8)
+    short = RECIPES["paper"]._replace(steps_per_epoch=20, max_epochs=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(trials.RECIPES, "paper", short)
+        patch.setitem(RECIPES, "paper", short)
         yield
 
 

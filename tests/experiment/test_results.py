@@ -60,6 +60,13 @@ def test_the_same_configuration_continues(folder: Path):
     assert results.read_rounds(folder) == LINES[:2]
 
 
+def test_a_folder_from_before_there_were_learners_goes_on(folder: Path):
+    now = {**CONFIG, "learner": "dropout-network", "features": "none"}
+    assert results.open_folder(folder, now, ENVIRONMENT)
+    with pytest.raises(ResultsError, match="learner is 'dropout-network' there and 'x' now"):
+        results.open_folder(folder, {**now, "learner": "x"}, ENVIRONMENT)
+
+
 @pytest.mark.parametrize(
     ("config", "difference"),
     [

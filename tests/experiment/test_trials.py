@@ -27,6 +27,7 @@ from bbald_jax.experiment.datasets import Dataset
 from bbald_jax.experiment.results import Line
 from bbald_jax.learning.learner import Learner
 from bbald_jax.learning.networks import MLP
+from bbald_jax.learning.recipes import RECIPES
 
 CONFIG = Config(acquisition_size=3, num_samples=5, num_configurations=50, num_rounds=5)
 NUM_LINES = CONFIG.num_rounds + 1
@@ -71,12 +72,12 @@ def compiled_once() -> Iterator[None]:
             loops[key] = make_loop(config, dataset)
         return loops[key]
 
-    short = trials.RECIPES["paper"]._replace(
+    short = RECIPES["paper"]._replace(
         batch_size=16, learning_rate=0.01, steps_per_epoch=20, max_epochs=4
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "make_loop", make_loop_once)
-        patch.setitem(trials.RECIPES, "paper", short)
+        patch.setitem(RECIPES, "paper", short)
         patch.setattr(trials, "MLP", partial(MLP, hidden=(32,), dropout_rate=0.2))
         yield
 
@@ -355,13 +356,13 @@ def test_every_trial_has_a_key_of_its_own_that_is_recorded(tmp_path: Path, expec
 
 def test_a_warm_start_is_saved_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipe = toy.RECIPE._replace(warm_start=True, max_epochs=1)
-    monkeypatch.setitem(trials.RECIPES, "toy", recipe)
+    monkeypatch.setitem(RECIPES, "toy", recipe)
     config = dataclasses.replace(CONFIG, recipe="toy", num_rounds=3)
     whole = run(tmp_path / "whole", config)
     assert run(tmp_path / "stopped", config, num_lines=2) == whole[:2]
     assert run(tmp_path / "stopped", config) == whole
     # From scratch it is another run, from the second round on.
-    monkeypatch.setitem(trials.RECIPES, "cold", recipe._replace(warm_start=False))
+    monkeypatch.setitem(RECIPES, "cold", recipe._replace(warm_start=False))
     cold = run(tmp_path / "cold", dataclasses.replace(config, recipe="cold"))
     assert cold[1]["nll"] != whole[1]["nll"]
 

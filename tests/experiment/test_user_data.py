@@ -21,7 +21,7 @@ from bbald_jax.experiment import datasets, image_folders
 from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.idx import DatasetFileError
-from bbald_jax.experiment.network_choice import check_points, make_network
+from bbald_jax.experiment.learners import make_network, with_features
 from bbald_jax.experiment.splits import split
 from bbald_jax.learning.networks import MLP, PaperCNN
 
@@ -118,8 +118,8 @@ def test_texts_stay_strings_and_wait_for_features(tmp_path: Path):
     assert dataset.x_train.tolist() == texts[:6].tolist()
     assert dataset.x_test.tolist() == texts[6:].tolist()
     assert dataset.has_texts
-    with pytest.raises(ConfigError, match="its points are texts, and the networks take numbers"):
-        check_points(Config(), dataset)
+    with pytest.raises(ConfigError, match="its points are texts, .* take --features text"):
+        with_features(Config(), dataset, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -508,13 +508,6 @@ def test_the_smallest_images_of_the_convolutional_network_leave_a_pixel():
     init = partial(network.init, deterministic=True)
     shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     assert shapes["params"]["dense_1"]["kernel"].shape == (64, 128)
-
-
-def test_a_recipe_for_images_is_refused_for_vectors():
-    check_points(Config(recipe="augmented"), make_dataset(8, 8, 1))
-    check_points(Config(recipe="paper"), make_dataset(5))
-    with pytest.raises(ConfigError, match=r"--recipe augmented: .* vectors of 5 numbers; take -"):
-        check_points(Config(recipe="augmented"), make_dataset(5))
 
 
 def test_a_class_that_is_too_small_is_called_by_its_name():

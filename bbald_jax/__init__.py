@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from bbald_jax.learning.flax_nnx import nnx_model as nnx_model
     from bbald_jax.learning.forest import sample_forest as sample_forest
     from bbald_jax.learning.graph_embedding import graph_features as graph_features
+    from bbald_jax.learning.head import logistic_head as logistic_head
     from bbald_jax.learning.image_embedding import image_features as image_features
     from bbald_jax.learning.learner import Learner as Learner
     from bbald_jax.learning.linen import FactoredModule as FactoredModule
     from bbald_jax.learning.linen import flax_model as flax_model
-    from bbald_jax.learning.logistic_head import logistic_head as logistic_head
     from bbald_jax.learning.mc_dropout import sample_mc_dropout as sample_mc_dropout
     from bbald_jax.learning.model import Model as Model
     from bbald_jax.learning.networks import MLP as MLP
@@ -106,7 +106,7 @@ _LAZY = {
     "equinox_model": "learning.equinox_modules",
     "graph_features": "learning.graph_embedding",
     "image_features": "learning.image_embedding",
-    "logistic_head": "learning.logistic_head",
+    "logistic_head": "learning.head",
     "mc_dropout_learner": "learning.training",
     "nnx_model": "learning.flax_nnx",
     "sample_forest": "learning.forest",

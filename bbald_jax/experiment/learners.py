@@ -8,9 +8,9 @@ import numpy as np
 from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.feature_files import load_or_make
+from bbald_jax.learning.head import logistic_head
 from bbald_jax.learning.learner import Learner
 from bbald_jax.learning.linen import flax_model
-from bbald_jax.learning.logistic_head import logistic_head
 from bbald_jax.learning.networks import MLP, PaperCNN
 from bbald_jax.learning.recipes import RECIPES
 from bbald_jax.learning.training import mc_dropout_learner

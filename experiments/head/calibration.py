@@ -21,8 +21,8 @@ import numpy as np
 import bbald_jax as bb
 from bbald_jax.experiment.datasets import load_mnist
 from bbald_jax.experiment.feature_files import load_or_make
-from bbald_jax.learning.logistic_head import HeadState, sample_weights
-from bbald_jax.learning.logistic_map import Span, span
+from bbald_jax.learning.head import HeadState, sample_weights
+from bbald_jax.learning.logistic_regression import Span, span
 from experiments.common import reporting
 
 OUTPUT = Path(__file__).parents[1] / "results" / "head"

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Num
 from bbald_jax.information.gaussian import GaussianPosterior
 from bbald_jax.learning.chunks import map_chunks
 from bbald_jax.learning.learner import Learner
-from bbald_jax.learning.logistic_map import laplace_samples, logistic_map, matmul, span
+from bbald_jax.learning.logistic_regression import laplace_samples, logistic_map, matmul, span
 from bbald_jax.pool import Labelled
 from bbald_jax.typing import Key, LogProbs
 from bbald_jax.validation import assert_positive

@@ -14,7 +14,7 @@ from scipy import sparse
 from bbald_jax import loop as loops
 from bbald_jax.acquisition.functions import Acquisition
 from bbald_jax.acquisition.top import select_top
-from bbald_jax.learning.logistic_head import HeadState, logistic_head, sample_weights
+from bbald_jax.learning.head import HeadState, logistic_head, sample_weights
 from bbald_jax.loop.rounds import Data, Loop
 from bbald_jax.pool import Labelled
 
@@ -213,7 +213,7 @@ def test_many_classes_and_samples_at_a_time(monkeypatch):
     x, y = make_pool(WIDE)
     state = fit(LEARNER, x, x[:CAPACITY], y[:CAPACITY], 7)
     at_once = sample_weights(KEY, state, K)
-    monkeypatch.setattr("bbald_jax.learning.logistic_head._FIT_ELEMENTS", 2 * CAPACITY * C)
+    monkeypatch.setattr("bbald_jax.learning.head._FIT_ELEMENTS", 2 * CAPACITY * C)
     in_goes = sample_weights(KEY, state, K)
     np.testing.assert_allclose(in_goes, at_once, atol=1e-3)
 

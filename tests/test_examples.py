@@ -37,7 +37,7 @@ def few_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_page_with_examples_is_run():
     pages = {page for page, path in PAGES.items() if examples(path)}
-    assert pages == {"doors", "start", "labelling", "loop", "runs"}, (
+    assert pages == {"doors", "start", "labelling", "head", "loop", "runs"}, (
         "run it below (doors: in its own file)"
     )
 
@@ -71,6 +71,16 @@ def test_people_who_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     loaded = bb.Session.load("labels.json")
     assert (loaded.pending.size, loaded.skipped.size) == (5, 1)
     assert not set(names["more"].tolist()) & {*loaded.pending.tolist(), *loaded.skipped.tolist()}
+
+
+@pytest.mark.usefixtures("few_configurations")
+def test_a_head_on_features(capsys: pytest.CaptureFixture[str]):
+    names = run("head")
+    labels, correct = map(int, capsys.readouterr().out.splitlines()[-1].split())
+    assert labels == 40
+    assert correct > 0.85 * 597
+    assert np.mean(names["predicted"] == names["y"]) > 0.8
+    assert len(set(names["batch"].indices.tolist())) == 5
 
 
 @pytest.mark.usefixtures("few_configurations")

@@ -118,7 +118,7 @@ def test_texts_stay_strings_and_wait_for_features(tmp_path: Path):
     assert dataset.x_train.tolist() == texts[:6].tolist()
     assert dataset.x_test.tolist() == texts[6:].tolist()
     assert dataset.has_texts
-    with pytest.raises(ConfigError, match="its points are texts, .* take --features text"):
+    with pytest.raises(ConfigError, match=r"its points are texts, .* take --features text"):
         with_features(Config(), dataset, tmp_path)
 
 

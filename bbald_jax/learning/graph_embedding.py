@@ -51,7 +51,8 @@ def graph_features(
       tau = lambda_10, but at least 1e-4
 
     Where the graph falls into parts, lambda is 0 once for each, and tau is the tenth after the last
-    of them. A point t outside has the same weights to its k nearest points of the pool (Nystroem):
+    of them; where there are more parts than D, V_ij d_i^-1/2 is random, one direction for each
+    part. A point t outside has the same weights to its k nearest points of the pool (Nystroem):
 
       u_tj = sum_i w_ti V_ij d_i^-1/2 / (sum_i w_ti  max(1 - lambda_j, 1/2))
 
@@ -90,9 +91,12 @@ def graph_features(
             "both need the same axes"
         )
     # In units in which neither squares overflow nor differences are rounded away.
-    centre = pool.mean(axis=0, dtype=np.float64).astype(pool.dtype)
-    pool = pool - centre
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = pool.mean(axis=0, dtype=np.float64).astype(pool.dtype)
+        pool = pool - centre
     scale = np.abs(pool).max() or 1
+    if not np.isfinite(scale):
+        raise ValueError(f"x: numbers whose sum overflows {pool.dtype}; divide all by the largest")
     pool = (pool / scale).astype(np.float32, copy=False)
     points, place = _different(pool)
     with progress("steps", None) as advance:
@@ -100,9 +104,18 @@ def graph_features(
         adjacency, roots = _graph(neighbours, points, num_neighbours)
         advance()
         num_features = min(num_features, len(points))
-        values, vectors = largest_eigenpairs(adjacency, num_features, seed=seed, advance=advance)
-        smooth = vectors / roots[:, None]
-        weights = _weights(values, _num_parts(adjacency))
+        num_parts, part = _parts(adjacency)
+        if num_parts > num_features:
+            # All are solutions for lambda = 0 (and so is each part alone, but then D parts would
+            # have features, and the others none).
+            directions = np.random.default_rng(seed).normal(size=(num_parts, num_features))
+            values, smooth = np.ones(num_features), directions[part]
+        else:
+            values, vectors = largest_eigenpairs(
+                adjacency, num_features, seed=seed, advance=advance
+            )
+            smooth = vectors / roots[:, None]
+        weights = _weights(values, num_parts)
         features = _unit(smooth * weights)[place].astype(np.float32)
         if others is None:
             return features
@@ -177,9 +190,10 @@ def _decayed(distances: Float[np.ndarray, "M k"]) -> Float[np.ndarray, "M k"]:
     return np.exp(-4 * distances / np.maximum(distances[:, -1:], _TINY))
 
 
-def _num_parts(adjacency: Any) -> int:
+def _parts(adjacency: Any) -> tuple[int, Int[np.ndarray, "N"]]:
+    """How many parts the graph falls into, and which of them each point is in."""
     csgraph = import_extra("scipy.sparse.csgraph", extra="features", user="bb.graph_features")
-    return csgraph.connected_components(adjacency, directed=False, return_labels=False)
+    return csgraph.connected_components(adjacency, directed=False)
 
 
 def _weights(values: Float[np.ndarray, "D"], num_parts: int) -> Float[np.ndarray, "D"]:

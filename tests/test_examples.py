@@ -37,7 +37,9 @@ def few_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_page_with_examples_is_run():
     pages = {page for page, path in PAGES.items() if examples(path)}
-    assert pages == {"doors", "start", "labelling", "loop"}, "run it below (doors: in its own file)"
+    assert pages == {"doors", "start", "labelling", "loop", "features"}, (
+        "run it below (doors: in its own file)"
+    )
 
 
 def test_the_readme_shows_examples_of_the_pages():
@@ -94,6 +96,13 @@ def test_own_model_in_the_loop(capsys: pytest.CaptureFixture[str], monkeypatch: 
     # Point 2 does not vary at all, and point 5 is broken.
     assert sorted(batch.indices[:2].tolist()) == [1, 4]
     assert batch.indices[2:].tolist() == [2, -1]
+
+
+def test_features_from_the_pool(capsys: pytest.CaptureFixture[str]):
+    names = run("features")
+    assert names["x"].shape == (1200, 100)
+    # The pixels with the same labels: 0.70.
+    assert float(capsys.readouterr().out) > 0.75
 
 
 def test_the_catalogue_is_listed_as_it_is():

@@ -77,10 +77,10 @@ def graph_features(
       ModuleNotFoundError: faiss or scipy is missing; the message says what installs them.
 
     Source: Belkin and Niyogi, Using manifold structure for partially labelled classification
-    (2002); the weights, and such powers of lambda + tau: Miller and Calder, Poisson reweighted
-    Laplacian uncertainty sampling for graph-based active learning (2023), arXiv 2210.15786; points
-    outside: Bengio et al., Out-of-sample extensions for LLE, Isomap, MDS, eigenmaps, and spectral
-    clustering (2003).
+    (2002); powers of lambda + tau, as the scales of a Gaussian prior: Dunlop, Slepcev, Stuart,
+    Thorpe, Large data and zero noise limits of graph-based semi-supervised learning algorithms
+    (2018), arXiv 1805.09450; points outside: Bengio et al., Out-of-sample extensions for LLE,
+    Isomap, MDS, eigenmaps, and spectral clustering (2003).
     """
     assert_positive(num_neighbours=num_neighbours, num_features=num_features)
     pool = _rows(x, "x")

@@ -154,8 +154,8 @@ def main() -> None:
         "# Features from the pool",
         reporting.machine("bbald_jax", "faiss-cpu", "scikit-image", "scikit-learn", "scipy"),
         f"{options.num_points} points in the pool, {options.num_points // 6} outside. Seconds on "
-        "the clock and of all cores; GB: the peak of resident memory, and what of it came after the "
-        "data were there. Others: how many cores other processes kept busy meanwhile.",
+        "the clock and of all cores; GB: the peak of resident memory, and what of it came after "
+        "the data were there. Others: how many cores other processes kept busy meanwhile.",
         reporting.table(
             [
                 "points",

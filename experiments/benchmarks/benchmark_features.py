@@ -32,10 +32,10 @@ SECONDS = 60
 CASES = (
     ("mnist", "image"),
     ("mnist", "image+graph"),
-    ("mnist", "graph"),
     ("fashion-mnist", "image"),
     ("fashion-mnist", "image+graph"),
     ("texts", "text"),
+    ("mnist", "graph"),
 )
 NUM_TOPICS, NUM_WORDS = 20, 30_000
 
@@ -64,8 +64,11 @@ def measured(points: str, kind: str, num_points: int, pools: int) -> dict:
     """Seconds on the clock and of all cores, the peak of memory, and accuracies in per cent."""
     if points == "texts":
         x, y = texts(num_points + num_points // 6)
-        (train, test), (y_train, y_test) = (
-            (each[:num_points], each[num_points:]) for each in (x, y)
+        train, test, y_train, y_test = (
+            x[:num_points],
+            x[num_points:],
+            y[:num_points],
+            y[num_points:],
         )
     else:
         data = bb.datasets.load_dataset(points)
@@ -113,23 +116,8 @@ def _accuracies(
         yield [100 * float(fit.score(features[1], labels[1])) for fit in fits]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--num-points", type=int, default=NUM_POOL)
-    parser.add_argument("--pools", type=int, default=10)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
-    options = parser.parse_args()
-    answers = {}
-    for points, kind in CASES:
-        reporting.progress(f"{kind} of {points}")
-        answers[points, kind] = reporting.measure(
-            Path(__file__),
-            "measured",
-            points=points,
-            kind=kind,
-            num_points=options.num_points,
-            pools=options.pools,
-        )
+def report(answers: dict[tuple[str, str], dict], num_points: int, pools: int, path: Path) -> None:
+    """Write what is known so far."""
     good = {case: answer for case, answer in answers.items() if "error" not in answer}
     speed = [
         [
@@ -149,33 +137,43 @@ def main() -> None:
         f"{kind} of {points}: {answers[points, kind]['error']}."
         for points, kind in answers.keys() - good.keys()
     ]
+    within = f"within {SECONDS} s"
     reporting.write(
-        options.output,
+        path,
         "# Features from the pool",
         reporting.machine("bbald_jax", "faiss-cpu", "scikit-image", "scikit-learn", "scipy"),
-        f"{options.num_points} points in the pool, {options.num_points // 6} outside. Seconds on "
-        "the clock and of all cores; GB: the peak of resident memory, and what of it came after "
-        "the data were there. Others: how many cores other processes kept busy meanwhile.",
+        f"{num_points} points in the pool, {num_points // 6} outside. Seconds on the clock and of "
+        "all cores; GB: the peak of resident memory, and what of it came after the data were "
+        "there. Others: how many cores other processes kept busy meanwhile.",
         reporting.table(
-            [
-                "points",
-                "kind",
-                "D",
-                "seconds",
-                "CPU s",
-                f"within {SECONDS} s",
-                "GB",
-                "GB above",
-                "others",
-            ],
-            speed,
+            ["points", "kind", "D", "seconds", "CPU s", within, "GB", "GB above", "others"], speed
         ),
         "## Accuracy from random labels",
-        f"Logistic regression (C = 16), in per cent on the points outside, mean of {options.pools} "
-        "pools, after so many labels.",
+        f"Logistic regression (C = 16), in per cent on the points outside, mean of {pools} pools, "
+        "after so many labels.",
         reporting.table(["points", "kind", *map(str, NUM_LABELS)], accuracy),
         *failures,
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=f"{__doc__}".partition("\n")[0])
+    parser.add_argument("--num-points", type=int, default=NUM_POOL)
+    parser.add_argument("--pools", type=int, default=10)
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    options = parser.parse_args()
+    answers: dict[tuple[str, str], dict] = {}
+    for points, kind in CASES:
+        reporting.progress(f"{kind} of {points}")
+        answers[points, kind] = reporting.measure(
+            Path(__file__),
+            "measured",
+            points=points,
+            kind=kind,
+            num_points=options.num_points,
+            pools=options.pools,
+        )
+        report(answers, options.num_points, options.pools, options.output)
 
 
 if __name__ == "__main__" and not reporting.is_measuring(measured):

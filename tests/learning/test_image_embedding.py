@@ -10,7 +10,8 @@ from sklearn.datasets import load_digits
 import bbald_jax as bb
 from bbald_jax.learning import image_embedding
 
-DIGITS = (load_digits().images[:350] / 16).astype(np.float32)
+LOADED: Any = load_digits()
+DIGITS = (LOADED.images[:350] / 16).astype(np.float32)
 FEW = DIGITS[:60]
 D = 20
 

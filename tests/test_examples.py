@@ -37,7 +37,7 @@ def few_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_page_with_examples_is_run():
     pages = {page for page, path in PAGES.items() if examples(path)}
-    assert pages == {"doors", "start", "labelling", "head", "loop", "runs"}, (
+    assert pages == {"doors", "start", "labelling", "features", "head", "loop", "runs"}, (
         "run it below (doors: in its own file)"
     )
 
@@ -114,6 +114,13 @@ def test_data_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     dataset = bb.datasets.load_dataset("flowers.npz")
     assert dataset.class_names == ("daisy", "rose", "tulip")
     assert (dataset.x_train.shape, dataset.x_test.shape) == ((250, 16), (50, 16))
+
+
+def test_features_from_the_pool(capsys: pytest.CaptureFixture[str]):
+    names = run("features")
+    assert names["x"].shape == (1200, 100)
+    # The pixels with the same labels: 0.70.
+    assert float(capsys.readouterr().out) > 0.75
 
 
 def test_the_catalogue_is_listed_as_it_is():

@@ -87,8 +87,7 @@ def load_or_make(path: Path, kind: str, x_train: Any, x_test: Any, *, seed: int 
         return there
     train, test = make_features(kind, x_train, x_test, seed=seed)
     tensors = {"train": np.ascontiguousarray(train), "test": np.ascontiguousarray(test)}
-    about = {"kind": kind, "seed": str(seed), "made_of": made_of}
-    write_atomically(path, safetensors.save(tensors, about))
+    write_atomically(path, safetensors.save(tensors, {"made_of": made_of}))
     return train, test
 
 
@@ -105,7 +104,7 @@ def _read(path: Path, made_of: str) -> Features | None:
 
 
 def _digest(kind: str, x_train: Any, x_test: Any, seed: int) -> str:
-    """SHA-256 of everything that decides the features."""
+    """The kind, the seed, and a SHA-256 digest of everything that decides the features."""
     digest = hashlib.sha256()
     versions = [f"{package} {_installed(package)}" for package in _PACKAGES[kind]]
     digest.update(repr((_VERSION, kind, int(seed), versions)).encode())
@@ -116,7 +115,7 @@ def _digest(kind: str, x_train: Any, x_test: Any, seed: int) -> str:
             array = np.ascontiguousarray(points)
             digest.update(repr((array.shape, array.dtype.str)).encode())
             digest.update(array.data)
-    return digest.hexdigest()
+    return f"{kind}, seed {seed}, sha256 {digest.hexdigest()}"
 
 
 def _installed(package: str) -> str:

@@ -26,8 +26,8 @@ def largest_eigenpairs(
     is at most 1 on [-1, cut] and grows fast above it, is applied to all of them; then come their
     eigenpairs within the space that they span (Rayleigh and Ritz), and the smallest eigenvalue is
     the next cut: never above the one it stands for. Repeated eigenvalues are found as often as
-    they are there. ARPACK needs five times the time at N = 70,000 and F = 100, most of it to keep
-    one vector orthogonal to the others, again and again.
+    they are there. ARPACK took twice the time at N = 70,000 and F = 100, most of it to keep one
+    vector orthogonal to the others, again and again.
 
     Args:
       matrix: `[N, N]`, `scipy.sparse`, float64, symmetric, with eigenvalues in [-1, 1].
@@ -37,9 +37,10 @@ def largest_eigenpairs(
 
     Returns:
       `[F]`, in falling order, and `[N, F]`, orthonormal; float64. Residuals |A v - theta v| below
-      1e-3 (rounding only, up to N = 1000, where the matrix is made dense); a sweep takes 10 F
-      products with A more than the one before it, and there are at most 12. Signs are such that
-      the entry of largest magnitude is positive. Memory beside the result: 24 N F bytes.
+      1e-3, if 12 sweeps are enough for it (rounding only up to N = 1000 or 2 F, where the matrix is
+      made dense): eigenvalues that are nearer to each other are not told apart. A sweep takes 12 F
+      products with A more than the one before it. Signs are such that the entry of largest
+      magnitude is positive. Memory beside the result: 40 N F bytes.
 
     Source: Zhou, Saad, Tiago, Chelikowsky, Self-consistent-field calculations using
     Chebyshev-filtered subspace iteration (2006), Journal of Computational Physics 219.

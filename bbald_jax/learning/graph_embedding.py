@@ -1,5 +1,6 @@
 """Features that know where the pool is dense: `graph_features`."""
 
+import hashlib
 from typing import Any, overload
 
 import numpy as np
@@ -51,7 +52,8 @@ def graph_features(
       tau = lambda_10, but at least 1e-4
 
     Where the graph falls into parts, lambda is 0 once for each, and tau is the tenth after the last
-    of them. A point t outside has the same weights to its k nearest points of the pool (Nystroem):
+    of them; where there are more parts than D, V_ij d_i^-1/2 is random, one direction for each
+    part. A point t outside has the same weights to its k nearest points of the pool (Nystroem):
 
       u_tj = sum_i w_ti V_ij d_i^-1/2 / (sum_i w_ti  max(1 - lambda_j, 1/2))
 
@@ -69,17 +71,17 @@ def graph_features(
     Returns:
       `[N, D]` float32, rows of length 1; with `outside` that and `[M, D]`. Neighbours are exact up
       to 20,000 points (see `Neighbours`), eigenvectors to residuals of 1e-3 (see
-      `largest_eigenpairs`). Memory beside that: 8 N times the features of x + 24 N (D + k) bytes.
+      `largest_eigenpairs`). Memory beside that: 8 bytes a number in x, and 40 N (D + k).
 
     Raises:
       ValueError: NaN or infinite (it names the row), no points, axes that differ, sizes below 1.
       ModuleNotFoundError: faiss or scipy is missing; the message says what installs them.
 
     Source: Belkin and Niyogi, Using manifold structure for partially labelled classification
-    (2002); the weights, and such powers of lambda + tau: Miller and Calder, Poisson reweighted
-    Laplacian uncertainty sampling for graph-based active learning (2023), arXiv 2210.15786; points
-    outside: Bengio et al., Out-of-sample extensions for LLE, Isomap, MDS, eigenmaps, and spectral
-    clustering (2003).
+    (2002); powers of lambda + tau, as the scales of a Gaussian prior: Dunlop, Slepcev, Stuart,
+    Thorpe, Large data and zero noise limits of graph-based semi-supervised learning algorithms
+    (2018), arXiv 1805.09450; points outside: Bengio et al., Out-of-sample extensions for LLE,
+    Isomap, MDS, eigenmaps, and spectral clustering (2003).
     """
     assert_positive(num_neighbours=num_neighbours, num_features=num_features)
     pool = _rows(x, "x")
@@ -90,19 +92,33 @@ def graph_features(
             "both need the same axes"
         )
     # In units in which neither squares overflow nor differences are rounded away.
-    centre = pool.mean(axis=0, dtype=np.float64).astype(pool.dtype)
-    pool = pool - centre
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = pool.mean(axis=0, dtype=np.float64).astype(pool.dtype)
+        pool = pool - centre
     scale = np.abs(pool).max() or 1
-    pool = (pool / scale).astype(np.float32, copy=False)
+    if not np.isfinite(scale):
+        raise ValueError(f"x: numbers whose sum overflows {pool.dtype}; divide all by the largest")
+    pool /= scale
+    pool = pool.astype(np.float32, copy=False)
+    pool += 0.0  # minus zero is zero
     points, place = _different(pool)
     with progress("steps", None) as advance:
         neighbours = Neighbours(points, seed=seed)
         adjacency, roots = _graph(neighbours, points, num_neighbours)
         advance()
         num_features = min(num_features, len(points))
-        values, vectors = largest_eigenpairs(adjacency, num_features, seed=seed, advance=advance)
-        smooth = vectors / roots[:, None]
-        weights = _weights(values, _num_parts(adjacency))
+        num_parts, part = _parts(adjacency)
+        if num_parts > num_features:
+            # All are solutions for lambda = 0 (and so is each part alone, but then D parts would
+            # have features, and the others none).
+            directions = np.random.default_rng(seed).normal(size=(num_parts, num_features))
+            values, smooth = np.ones(num_features), directions[part]
+        else:
+            values, vectors = largest_eigenpairs(
+                adjacency, num_features, seed=seed, advance=advance
+            )
+            smooth = vectors / roots[:, None]
+        weights = _weights(values, num_parts)
         features = _unit(smooth * weights)[place].astype(np.float32)
         if others is None:
             return features
@@ -129,7 +145,8 @@ def _rows(values: Any, name: str) -> np.ndarray:
     if array.dtype.kind not in "fbiu" and array.dtype.name != "bfloat16":
         raise ValueError(f"{name}: dtype {array.dtype} does not hold real numbers; pass floats")
     rows = array.reshape(len(array), -1)
-    rows = rows.astype(np.float64 if rows.itemsize > 4 else np.float32, copy=False)
+    is_small = np.result_type(rows, np.float32) == np.float32
+    rows = rows.astype(np.float32 if is_small else np.float64, copy=False)
     # One sum a row instead of a mask of the whole: NaN and infinity stay in it.
     with np.errstate(over="ignore", invalid="ignore"):
         suspects = np.flatnonzero(~np.isfinite(rows.sum(axis=1, dtype=np.float64)))
@@ -141,9 +158,11 @@ def _rows(values: Any, name: str) -> np.ndarray:
 
 def _different(rows: np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, "N"]]:
     """The rows that differ, in the order in which they come, and which of them each row is."""
-    rows = rows + 0.0  # minus zero is zero
     first: dict[bytes, int] = {}
-    place = np.array([first.setdefault(row.tobytes(), len(first)) for row in rows])
+    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in rows)
+    place = np.array([first.setdefault(digest, len(first)) for digest in digests])
+    if len(first) == len(rows):
+        return rows, place
     _, where = np.unique(place, return_index=True)
     return rows[where], place
 
@@ -177,9 +196,10 @@ def _decayed(distances: Float[np.ndarray, "M k"]) -> Float[np.ndarray, "M k"]:
     return np.exp(-4 * distances / np.maximum(distances[:, -1:], _TINY))
 
 
-def _num_parts(adjacency: Any) -> int:
+def _parts(adjacency: Any) -> tuple[int, Int[np.ndarray, "N"]]:
+    """How many parts the graph falls into, and which of them each point is in."""
     csgraph = import_extra("scipy.sparse.csgraph", extra="features", user="bb.graph_features")
-    return csgraph.connected_components(adjacency, directed=False, return_labels=False)
+    return csgraph.connected_components(adjacency, directed=False)
 
 
 def _weights(values: Float[np.ndarray, "D"], num_parts: int) -> Float[np.ndarray, "D"]:

@@ -81,9 +81,13 @@ def image_features(
     with progress("images", len(pool) + (0 if others is None else len(others))) as advance:
         histograms = _histograms(pool, chosen, advance)
         num_features = min(num_features, max(1, len(chosen) - 1), histograms.shape[1])
-        # By the covariance: of many rows the fastest, exact, and without a copy of them.
-        pca = decomposition.PCA(num_features, svd_solver="covariance_eigh")
-        pca.fit(histograms if len(histograms) > 1 else np.repeat(histograms, 2, axis=0))
+        # By the covariance, where there are many rows: fast, exact, and without a copy of them.
+        is_tall = len(histograms) > histograms.shape[1]
+        solver = "covariance_eigh" if is_tall else "full"
+        with np.errstate(invalid="ignore"):  # shares of a variance that may be 0
+            pca = decomposition.PCA(num_features, svd_solver=solver).fit(
+                histograms if len(histograms) > 1 else np.repeat(histograms, 2, axis=0)
+            )
         features = np.empty((len(pool), num_features), np.float32)
         features[chosen] = pca.transform(histograms)
         del histograms

@@ -76,17 +76,18 @@ def text_features(
         advance()
         svd = decomposition.TruncatedSVD(min(num_features, *rows.shape), random_state=seed)
         # As for texts outside, so that equal texts have equal features: `fit_transform` rounds
-        # otherwise.
-        features = svd.fit(rows).transform(rows).astype(np.float32)
+        # otherwise. Of a single word there is nothing to decompose.
+        project = svd.fit(rows).transform if rows.shape[1] > 1 else type(rows).toarray
+        features = project(rows).astype(np.float32)
         advance()
         if others is None:
             return features
-        result = svd.transform(vectorizer.transform(others)).astype(np.float32)
+        result = project(vectorizer.transform(others)).astype(np.float32)
         advance()
         return features, result
 
 
-def _texts(values: Iterable[str], name: str) -> list[str]:
+def _texts(values: Any, name: str) -> list[str]:
     if isinstance(values, str | bytes):
         raise ValueError(f"{name}: one {type(values).__name__}, expected a list of strings")
     texts = list(values)

@@ -45,4 +45,4 @@ def test_near_copies_have_their_distances():
 
 def test_overflow_is_an_error():
     with pytest.raises(ValueError, match="row 1 is too far"):
-        Neighbours(POINTS, seed=0).nearest(np.float32([[0] * 5, [1e30] * 5]), 3)
+        Neighbours(POINTS, seed=0).nearest(np.array([[0] * 5, [1e30] * 5], np.float32), 3)

@@ -39,14 +39,17 @@ SLOWEST_FIRST = (
     "acquisition/test_batchbald.py",
     "experiment/test_survival.py",
     "acquisition/test_search.py",
-    "experiment/test_trials.py",
-    "loop/test_loop.py",
     "information/test_joint.py",
-    "acquisition/test_functions.py",
+    "experiment/test_trials.py",
     "acquisition/test_golden.py",
+    "loop/test_loop.py",
     "learning/test_training.py",
+    "information/test_configurations.py",
+    "acquisition/test_functions.py",
     "test_examples.py",
-    "labelling/test_session.py",
+    "learning/test_torch_sampling.py",
+    "acquisition/test_top.py",
+    "test_layout.py",
 )
 
 

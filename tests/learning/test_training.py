@@ -146,12 +146,14 @@ def test_padding_of_the_validation_set_is_not_counted(initial):
 
 
 def test_every_example_is_drawn(initial):
-    # One example of class 2, the last of the buffer: it is learnt only if it is drawn.
+    # The last of more than a minibatch is of another class: it is learnt only if it is drawn.
     learner = mc_dropout_learner(toy.mlp(), toy.RECIPE._replace(max_epochs=12))
-    x = jnp.array([[3.0, 0], [2.9, 0], [2.8, 0], [-3.0, 0]])
-    examples = toy.labelled(x, jnp.array([0, 0, 0, 2], jnp.int32))
-    params = learner.fit(KEY, initial, examples, toy.nothing())
-    assert predictions(learner, params, x).argmax(axis=1).tolist() == [0, 0, 0, 2]
+    others = toy.RECIPE.batch_size
+    x = jnp.full((others + 1, 2), jnp.array([3.0, 0])).at[-1, 0].set(-3)
+    for last in (1, 2):  # one of them at least is not what it would be anyway
+        examples = toy.labelled(x, jnp.zeros(others + 1, jnp.int32).at[-1].set(last))
+        params = learner.fit(KEY, initial, examples, toy.nothing())
+        assert predictions(learner, params, x).argmax(axis=1).tolist() == [0] * others + [last]
 
 
 def test_a_class_without_labels_is_improbable_and_the_others_are_learnt(learner: Learner, initial):

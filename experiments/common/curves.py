@@ -12,7 +12,7 @@ import math
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -50,6 +50,7 @@ def main(
     notes: Sequence[str] = (),
     at: Sequence[int] = (50, 100, 150, 200),
     draw=None,
+    compare: Callable[[Runs], Sequence[str]] | None = None,
 ) -> None:
     """Run what is left, and write `results/NAME/{README.md,curves.png,trials.csv}`.
 
@@ -62,6 +63,7 @@ def main(
       notes: paragraphs that say what is seen.
       at: labels at which the accuracy is tabulated.
       draw: `draw(figure, ours, theirs)`; by default all curves in one panel.
+      compare: paragraphs of the report that are computed from the runs.
     """
     name = Path(script).stem
     parser = argparse.ArgumentParser(description=title)
@@ -109,6 +111,7 @@ def main(
         "trials all, of 6 the second, third and fifth); > where the run ended before. Accuracies "
         "at so many labels are such medians too. Every trial that was run is in "
         "[trials.csv](trials.csv).",
+        *(compare(ours) if compare else ()),
         *notes,
         _environment([arguments.runs / below[run] for run in runs]),
     )
@@ -138,8 +141,11 @@ def pool_note(pool: dict[str, int]) -> str:
 
 
 def _options(options: dict[str, object]) -> list[str]:
-    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in options.items())
-    return [word for pair in pairs for word in pair]
+    """As they are typed; True is a flag."""
+    words = []
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}"] + [str(value)] * (value is not True)
+    return words
 
 
 def paper_lines(run: str) -> list[Line]:
@@ -197,13 +203,14 @@ def draw_curve(axes: Axes, name: str, lines: list[Line], *, style: str = "-", co
     report.draw_learning_curve(axes, label, lines, style, color=colour, lw=1.4)
 
 
-def finish(axes: Axes) -> None:
+def finish(axes: Axes, num_initial: int = 20) -> None:
     """Labels, grid, and the two accuracies that are counted."""
     for accuracy in ACCURACIES:
         axes.axhline(accuracy, color="0.6", lw=0.7, ls=":")
     axes.set_ylim(min(0.6, axes.get_ylim()[0]), 1)
     axes.locator_params(axis="x", integer=True)
-    axes.set_xlabel("labels acquired (beyond the initial 20)")
+    beyond = f" (beyond the initial {num_initial})" if num_initial else ""
+    axes.set_xlabel(f"labels acquired{beyond}")
     axes.set_ylabel("test accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
     axes.grid(alpha=0.3)

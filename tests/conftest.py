@@ -1,5 +1,6 @@
 """Type checks on, hypothesis profile, and the predictions that most tests use."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,6 +19,7 @@ import fuzz  # noqa: E402
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import jaxlib.version  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jax._src import compiler  # noqa: E402
@@ -191,6 +193,23 @@ def assert_unbiased(estimates: Any, expected: Any, sharpness: float) -> None:
     assert np.all(error < sharpness), f"standard error {error}: the test is not sharp"
     difference = np.abs(estimates.mean(axis=0) - expected)
     assert np.all(difference < 4 * error), f"off by {(difference / error).max()} standard errors"
+
+
+@contextlib.contextmanager
+def in_float64() -> Iterator[None]:
+    """What is computed within is float64, if its input is; `jax.enable_x64` is not in jax 0.7."""
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+#: For tests of memory: on a CPU, XLA before wrote `exp(log_probs)` down whole, to sum it then.
+fused_reductions = pytest.mark.skipif(
+    jaxlib.version.__version_info__ < (0, 10, 2),
+    reason="jaxlib before 0.10.2 does not fuse a reduction with what it reads",
+)
 
 
 def temporary_bytes(function: Callable, *arguments: Any) -> int:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import in_float64
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -122,7 +123,7 @@ def test_the_input_is_not_changed(entry: str):
 
 @EDGE
 def test_float64_stays_float64_under_x64(entry: str):
-    with jax.enable_x64(True):
+    with in_float64():
         result = np.asarray(ENTRIES[entry](INPUTS[entry]))
     assert result.dtype == np.float64
     np.testing.assert_allclose(np.exp(result), PROBS, rtol=0, atol=1e-14)

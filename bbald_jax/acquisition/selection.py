@@ -82,8 +82,10 @@ def select(
     Returns:
       A `Selection`. Memory beside the input: 4 N K C bytes for the checked predictions (on the
       device too, where that is no CPU; 8 N K C for float64 under `jax_enable_x64`), some 20 MiB for
-      checking them in chunks, and what the acquisition function needs. An input in this order that
-      is mapped into memory read-only (`numpy.load(path, mmap_mode="r")`) takes next to none itself.
+      checking them in chunks, and what the acquisition function needs (for one number per point
+      next to nothing, but 4 to 8 N K C bytes on a CPU before jaxlib 0.10.2). An input in this order
+      that is mapped into memory read-only (`numpy.load(path, mmap_mode="r")`) takes next to none
+      itself.
 
     Raises:
       ValueError: any argument that is not as described; it says which, where, and the fix.

@@ -61,6 +61,8 @@ def restore(folder: Path, like: State, *, most_rounds: int) -> State:
                     arguments = ocp.args.StandardRestore(abstract)
                     state = cast(State, manager.restore(last, args=arguments))
                     break
+                except FileNotFoundError:  # older Orbax's error for a part that is missing
+                    damaged.append(f"round {last}")
                 except (OSError, MemoryError):
                     raise
                 except Exception as error:  # one of its own for each kind of damage

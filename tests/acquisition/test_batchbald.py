@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 import reference
 import strategies
-from conftest import MakeLogProbs, assert_nats, set_tiles, temporary_bytes, tile_bytes
+from conftest import (
+    MakeLogProbs,
+    assert_nats,
+    in_float64,
+    set_tiles,
+    temporary_bytes,
+    tile_bytes,
+)
 from hypothesis import strategies as st
 
 import bbald_jax as bb
@@ -412,7 +419,7 @@ def test_two_pools_under_jit_and_vmap_are_the_two_single_calls(make_log_probs: M
 def test_is_float64_under_x64():
     logits = np.random.default_rng(0).normal(size=(6, 4, 3))
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    with jax.enable_x64(True):
+    with in_float64():
         batch = bb.select_batchbald(
             jax.random.key(0),
             jnp.asarray(log_probs),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import MakeLogProbs, assert_nats, temporary_bytes
+from conftest import MakeLogProbs, assert_nats, fused_reductions, in_float64, temporary_bytes
 from hypothesis import strategies as st
 
 import bbald_jax as bb
@@ -92,7 +92,7 @@ def test_works_under_vmap(function: Function, make_log_probs: MakeLogProbs):
 def test_is_float64_under_x64(name: str, function: Function):
     logits = np.random.default_rng(0).normal(size=(6, 4, 3))
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    with jax.enable_x64(True):
+    with in_float64():
         actual = np.asarray(function(jnp.asarray(log_probs)))
     assert actual.dtype == np.float64
     assert_nats(actual, of(reference, name)(log_probs), 1e-12)
@@ -119,6 +119,7 @@ def test_order_of_points_samples_and_classes_does_not_matter(
     assert_nats(bb.epig(shuffled, shuffled[::-1]), expected, ROUNDING)
 
 
+@fused_reductions
 @pytest.mark.parametrize("name", NAMES[:-1])
 def test_the_predictions_are_not_copied(name: str):
     log_probs = jax.ShapeDtypeStruct((20_000, 100, 10), jnp.float32)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_nats
+from conftest import assert_nats, in_float64
 from hypothesis import given
 from hypothesis import strategies as st
 from pools import NUM_CLASSES, NUM_POINTS, NUM_SAMPLES, POOLS
@@ -92,7 +92,7 @@ def test_broken_points_change_nothing_for_the_others():
 
 
 def test_in_float64():
-    with jax.enable_x64(True):
+    with in_float64():
         log_probs = jnp.asarray(POOLS[0](np.random.default_rng(0)), jnp.float64)
         assert_same_selection(jax.nn.log_softmax(log_probs, axis=-1), 0)
 

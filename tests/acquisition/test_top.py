@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import MakeLogProbs, assert_nats, temporary_bytes
+from conftest import MakeLogProbs, assert_nats, fused_reductions, temporary_bytes
 from hypothesis import strategies as st
 
 import bbald_jax as bb
@@ -216,6 +216,7 @@ def test_bald_never_chooses_invalid_points_and_counts_them(make_log_probs: MakeL
     assert batch.diagnostics.num_invalid == 3  # point 4 too, though it is not available
 
 
+@fused_reductions
 def test_bald_does_not_copy_the_predictions():
     log_probs = jax.ShapeDtypeStruct((20_000, 100, 10), jnp.float32)
     needed = temporary_bytes(lambda x: bb.select_bald(x, batch_size=10), log_probs)

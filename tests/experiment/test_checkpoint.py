@@ -1,12 +1,15 @@
 """Checkpoints: what is saved comes back, and a save that never finished is not there."""
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
+import orbax.checkpoint as ocp
 import pytest
 
 from bbald_jax import loop as loops
@@ -107,5 +110,49 @@ def test_a_damaged_state_is_named_and_the_one_before_it_restored(
     assert f"{tmp_path}: the state after round 2 is damaged; going on from the state after" in said
     # Its round can be saved again.
     checkpoint.save(tmp_path, 2, make_state(2))
+    restored = checkpoint.restore(tmp_path, make_state(0), most_rounds=9)
+    chex.assert_trees_all_equal(restored, make_state(2))
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception, round_index: int) -> None:
+    """Orbax cannot restore the state after this round."""
+    restore = ocp.CheckpointManager.restore
+
+    def failing(manager: ocp.CheckpointManager, step: int, **kwargs: Any) -> Any:
+        if step == round_index:
+            raise error
+        return restore(manager, step, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", failing)
+
+
+def test_a_part_that_is_missing_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for seed in (1, 2):
+        checkpoint.save(tmp_path, seed, make_state(seed))
+    fail_with(monkeypatch, FileNotFoundError("No structure could be identified"), 2)
+    restored = checkpoint.restore(tmp_path, make_state(0), most_rounds=9)
+    chex.assert_trees_all_equal(restored, make_state(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+        ValueError(f"Error reading [os_error_code='{errno.ESTALE}']"),
+        MemoryError(),
+    ],
+    ids=["permission", "device", "network, by TensorStore", "memory"],
+)
+def test_a_state_that_cannot_be_read_now_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    for seed in (1, 2):
+        checkpoint.save(tmp_path, seed, make_state(seed))
+    with monkeypatch.context() as patch:
+        fail_with(patch, error, 2)
+        with pytest.raises((OSError, MemoryError)):
+            checkpoint.restore(tmp_path, make_state(0), most_rounds=9)
     restored = checkpoint.restore(tmp_path, make_state(0), most_rounds=9)
     chex.assert_trees_all_equal(restored, make_state(2))

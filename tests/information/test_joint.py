@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 import reference
 import strategies
-from conftest import MakeLogProbs, assert_nats, assert_unbiased, temporary_bytes, tile_bytes
+from conftest import (
+    MakeLogProbs,
+    assert_nats,
+    assert_unbiased,
+    in_float64,
+    temporary_bytes,
+    tile_bytes,
+)
 
 import bbald_jax as bb
 from bbald_jax.information import joint
@@ -65,7 +72,7 @@ def test_joint_entropy_without_jit_and_under_an_outer_jit(
 def test_joint_functions_are_float64_under_x64():
     logits = np.random.default_rng(0).normal(size=(4, 5, 3))
     log_probs = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
-    with jax.enable_x64(True):
+    with in_float64():
         values = jnp.asarray(log_probs)
         actual = np.asarray([bb.joint_entropy(values), bb.joint_mutual_information(values)])
     assert actual.dtype == np.float64

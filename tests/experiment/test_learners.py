@@ -1,6 +1,7 @@
 """What an experiment learns with, and from what: features in the place of points."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from bbald_jax.experiment.learners import FEATURES_FILE, make_learner, with_feat
 from bbald_jax.experiment.splits import split
 
 RNG = np.random.default_rng(0)
-HEAD = {"learner": "logistic-head"}
+HEAD: dict[str, Any] = {"learner": "logistic-head"}
 
 
 def make_dataset(*shape: int) -> Dataset:
@@ -75,7 +76,7 @@ def test_texts_become_features(tmp_path: Path):
         ),
     ],
 )
-def test_what_points_cannot_serve_is_refused(tmp_path: Path, options, dataset, words: str):
+def test_what_points_cannot_serve_is_refused(tmp_path: Path, options: Any, dataset, words: str):
     with pytest.raises(ConfigError, match=words):
         with_features(Config(**options), dataset, tmp_path)
     assert not [*tmp_path.iterdir()]

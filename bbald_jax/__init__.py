@@ -11,10 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bbald_jax import loop as loop
     from bbald_jax import pool as pool
+    from bbald_jax.acquisition.batch_epig import select_batch_epig as select_batch_epig
     from bbald_jax.acquisition.batchbald import select_batchbald as select_batchbald
+    from bbald_jax.acquisition.closed_forms import (
+        select_batch_epig_closed as select_batch_epig_closed,
+    )
+    from bbald_jax.acquisition.closed_forms import (
+        select_gaussian_batchbald_closed as select_gaussian_batchbald_closed,
+    )
     from bbald_jax.acquisition.functions import Acquisition as Acquisition
     from bbald_jax.acquisition.functions import Inputs as Inputs
     from bbald_jax.acquisition.functions import catalogue as catalogue
+    from bbald_jax.acquisition.gaussian_batchbald import (
+        select_gaussian_batchbald as select_gaussian_batchbald,
+    )
     from bbald_jax.acquisition.kbald import select_kbald as select_kbald
     from bbald_jax.acquisition.pointwise import epig as epig
     from bbald_jax.acquisition.pointwise import margin as margin
@@ -33,6 +43,10 @@ if TYPE_CHECKING:
     from bbald_jax.information.entropy import conditional_entropy as conditional_entropy
     from bbald_jax.information.entropy import mutual_information as mutual_information
     from bbald_jax.information.entropy import predictive_entropy as predictive_entropy
+    from bbald_jax.information.gaussian import GaussianPosterior as GaussianPosterior
+    from bbald_jax.information.gaussian import (
+        gaussian_joint_mutual_information as gaussian_joint_mutual_information,
+    )
     from bbald_jax.information.joint import (
         estimate_joint_mutual_information as estimate_joint_mutual_information,
     )
@@ -75,6 +89,15 @@ __version__ = "0.1.0"
 # it is used: the command line must be ready for Ctrl-C while jax is still on its way.
 _LAZY = {
     "select_batchbald": "acquisition.batchbald",
+    "select_batch_epig": "acquisition.batch_epig",
+    **dict.fromkeys(
+        ("select_batch_epig_closed", "select_gaussian_batchbald_closed"),
+        "acquisition.closed_forms",
+    ),
+    "select_gaussian_batchbald": "acquisition.gaussian_batchbald",
+    **dict.fromkeys(
+        ("GaussianPosterior", "gaussian_joint_mutual_information"), "information.gaussian"
+    ),
     **dict.fromkeys(("Acquisition", "Inputs", "catalogue"), "acquisition.functions"),
     "select_kbald": "acquisition.kbald",
     **dict.fromkeys(("epig", "margin", "mean_std", "variation_ratio"), "acquisition.pointwise"),

@@ -195,3 +195,55 @@ def logistic_map(rows: Array, labels: Array, anchor: Array, prior_variance: floa
 def softmax(logits: Array) -> Array:
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def label_covariance(log_probs: Any) -> Array:
+    """Of all one-hot labels, each without its last class, `[N (C-1), N (C-1)]`."""
+    probs = to_probs(log_probs)[..., :-1]
+    num_points, num_samples, num_contrasts = probs.shape
+    mean = probs.mean(axis=1)
+    centred = (probs - mean[:, None]).transpose(0, 2, 1).reshape(-1, num_samples)
+    covariance = centred @ centred.T / num_samples
+    for point in range(num_points):
+        block = slice(point * num_contrasts, (point + 1) * num_contrasts)
+        covariance[block, block] = np.diag(mean[point]) - np.outer(mean[point], mean[point])
+    return covariance
+
+
+def gaussian_joint_mutual_information(log_probs: Any) -> float:
+    """BALD scores and the total correlation of Gaussian variables with the labels' moments."""
+    covariance, num_contrasts = label_covariance(log_probs), np.shape(log_probs)[2] - 1
+    total = np.linalg.slogdet(covariance)[1]
+    for start in range(0, len(covariance), num_contrasts):
+        block = slice(start, start + num_contrasts)
+        total -= np.linalg.slogdet(covariance[block, block])[1]
+    return float(mutual_information(log_probs).sum() + total / 2)
+
+
+def gaussian_epig(log_probs: Any, chosen: Sequence[int], target_log_probs: Any) -> float:
+    """Half of what the labels of `chosen` explain of each target's, averaged over the targets."""
+    log_probs, total = np.asarray(log_probs)[list(chosen)], 0.0
+    if not len(log_probs):
+        return total
+    num_contrasts = log_probs.shape[2] - 1
+    size = len(log_probs) * num_contrasts
+    for target in np.asarray(target_log_probs):
+        covariance = label_covariance(np.concatenate([log_probs, target[None]]))
+        # A target is another point than itself in the batch: what is shared is what K samples say.
+        probs = to_probs(np.concatenate([log_probs, target[None]]))[..., :-1]
+        centred = probs - probs.mean(axis=1, keepdims=True)
+        shared = np.einsum("bkc,kd->bcd", centred[:-1], centred[-1]) / probs.shape[1]
+        shared = shared.reshape(size, num_contrasts)
+        explained = shared.T @ np.linalg.solve(covariance[:size, :size], shared)
+        total += np.trace(np.linalg.solve(covariance[size:, size:], explained)) / 2
+    return total / len(target_log_probs)
+
+
+def posterior_covariance(factors: Array, weights: Array, chosen: Sequence[int]) -> Array:
+    """Of Gaussian variables after noisy looks at some of them, whose noise is 1 / weight."""
+    covariance = factors @ factors.T
+    if not len(chosen):
+        return covariance
+    rows = covariance[:, list(chosen)]
+    seen = covariance[np.ix_(chosen, chosen)] + np.diag(1 / weights[list(chosen)])
+    return covariance - rows @ np.linalg.solve(seen, rows.T)

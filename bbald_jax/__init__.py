@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from bbald_jax.acquisition.closed_forms import (
         select_gaussian_batchbald_closed as select_gaussian_batchbald_closed,
     )
-    from bbald_jax.acquisition.functions import Acquisition as Acquisition
-    from bbald_jax.acquisition.functions import Inputs as Inputs
     from bbald_jax.acquisition.functions import catalogue as catalogue
     from bbald_jax.acquisition.gaussian_batchbald import (
         select_gaussian_batchbald as select_gaussian_batchbald,
     )
+    from bbald_jax.acquisition.inputs import Acquisition as Acquisition
+    from bbald_jax.acquisition.inputs import Inputs as Inputs
     from bbald_jax.acquisition.kbald import select_kbald as select_kbald
     from bbald_jax.acquisition.pointwise import epig as epig
     from bbald_jax.acquisition.pointwise import margin as margin
@@ -98,7 +98,8 @@ _LAZY = {
     **dict.fromkeys(
         ("GaussianPosterior", "gaussian_joint_mutual_information"), "information.gaussian"
     ),
-    **dict.fromkeys(("Acquisition", "Inputs", "catalogue"), "acquisition.functions"),
+    "catalogue": "acquisition.functions",
+    **dict.fromkeys(("Acquisition", "Inputs"), "acquisition.inputs"),
     "select_kbald": "acquisition.kbald",
     **dict.fromkeys(("epig", "margin", "mean_std", "variation_ratio"), "acquisition.pointwise"),
     **dict.fromkeys(("Selection", "select"), "acquisition.selection"),

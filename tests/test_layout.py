@@ -132,9 +132,10 @@ bb.epig(log_probs, log_probs)
 bb.estimate_joint_mutual_information(key, log_probs, num_configurations=4)
 for acquisition in bb.catalogue(num_configurations=4).values():
     available = log_probs[:, 0, 0] < 0
-    acquisition.select(
-        key, bb.Inputs(log_probs, log_probs), batch_size=2, available=available, pending=None
-    )
+    two, three = log_probs[0], log_probs[:, :, 0]
+    posterior = bb.GaussianPosterior(three, three[:, 0], two, two[:, 0], 2)
+    inputs = bb.Inputs(log_probs, log_probs, gaussian=posterior)
+    acquisition.select(key, inputs, batch_size=2, available=available, pending=None)
 session = bb.Session(3, 2)
 session.tell(session.ask(log_probs, 1, "bald"), [0])
 bb.select([[[0.5, 0.5], [0.9, 0.1]]] * 3, kind="probs", batch_size=2, num_configurations=4)

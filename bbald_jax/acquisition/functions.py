@@ -6,78 +6,36 @@ that a loop computes no prediction that nobody looks at. Higher scores are bette
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from bbald_jax.acquisition import pointwise, stochastic
+from bbald_jax.acquisition.batch_epig import select_batch_epig
 from bbald_jax.acquisition.batchbald import select_batchbald
+from bbald_jax.acquisition.closed_forms import (
+    select_batch_epig_closed,
+    select_gaussian_batchbald_closed,
+)
+from bbald_jax.acquisition.gaussian_batchbald import select_gaussian_batchbald
+from bbald_jax.acquisition.inputs import (
+    Acquisition,
+    Inputs,
+    required_gaussian,
+    required_log_probs,
+    required_target_log_probs,
+)
 from bbald_jax.acquisition.kbald import select_kbald
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.acquisition.top import select_random, select_top, without_pending
 from bbald_jax.information import entropy
-from bbald_jax.information.gaussian import GaussianPosterior
-from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending, TargetLogProbs
+from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending
 from bbald_jax.validation import invalid_points
-
-
-class Inputs(NamedTuple):
-    """What an acquisition function may look at; None where the function does not require it.
-
-    Attributes:
-      log_probs: `[N, K, C]`, predictions for the pool.
-      target_log_probs: `[T, K, C]`, predictions for the target points, by the same K networks.
-      mean_log_probs: `[N, C]`, what the learner predicts, in one distribution a point.
-      features: `[N, D]`, what the learner sees of the pool points.
-      labelled: `[N]` bool, True for points whose label is known.
-      gaussian: a Gaussian posterior over the logits of pool and targets.
-    """
-
-    log_probs: LogProbs | None
-    target_log_probs: TargetLogProbs | None = None
-    mean_log_probs: Float[Array, "N C"] | None = None
-    features: Float[Array, "N D"] | None = None
-    labelled: Bool[Array, "N"] | None = None
-    gaussian: GaussianPosterior | None = None
-
-
-class Acquisition(NamedTuple):
-    """An acquisition function.
-
-    Attributes:
-      name: as in the catalogue and on the command line.
-      requires: the fields of `Inputs` that must not be None.
-      select: `select(key, inputs, *, batch_size, available, pending) -> CandidateBatch`, pure and
-        jit-able with static `batch_size`. `available` is `[N]` bool; `pending` is `[P]`, padded
-        with -1, points whose labels are still out: they are never returned.
-      description: one line.
-    """
-
-    name: str
-    requires: tuple[str, ...]
-    select: Callable[..., CandidateBatch]
-    description: str = ""
-
 
 # Functions of different settings that are remembered.
 _KEPT = 64
-
-
-def _log_probs(inputs: Inputs) -> LogProbs:
-    if inputs.log_probs is None:
-        raise ValueError("inputs.log_probs: this acquisition function requires predictions")
-    return jnp.asarray(inputs.log_probs)
-
-
-def _target_log_probs(inputs: Inputs) -> TargetLogProbs:
-    if inputs.target_log_probs is None:
-        raise ValueError(
-            "inputs.target_log_probs: this acquisition function requires predictions for target "
-            "points, by the same posterior samples as those for the pool"
-        )
-    return jnp.asarray(inputs.target_log_probs)
 
 
 def _top(
@@ -95,7 +53,7 @@ def _top(
     def select(
         key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
     ) -> CandidateBatch:
-        is_invalid = invalid_points(_log_probs(inputs))
+        is_invalid = invalid_points(required_log_probs(inputs))
         available = without_pending(available & ~is_invalid, pending)
         return select_top(
             score(key, inputs, available),
@@ -111,11 +69,11 @@ def _top(
 def _pointwise(
     name: str, score: Callable[[LogProbs], Float[Array, "N"]], description: str
 ) -> Acquisition:
-    return _top(name, lambda key, inputs, available: score(_log_probs(inputs)), description)
+    return _top(name, lambda key, inputs, available: score(required_log_probs(inputs)), description)
 
 
 def _bald(inputs: Inputs) -> Float[Array, "N"]:
-    return entropy.mutual_information(_log_probs(inputs))
+    return entropy.mutual_information(required_log_probs(inputs))
 
 
 def _above_rounding(scores: Float[Array, "N"]) -> Float[Array, "N"]:
@@ -172,7 +130,7 @@ def batchbald(num_configurations: int = 10_000, progress: Progress | None = None
     ) -> CandidateBatch:
         return select_batchbald(
             key,
-            _log_probs(inputs),
+            required_log_probs(inputs),
             batch_size=batch_size,
             num_configurations=num_configurations,
             available=available,
@@ -211,7 +169,9 @@ softrank_bald = _top(
 
 epig = _top(
     "epig",
-    lambda key, inputs, available: pointwise.epig(_log_probs(inputs), _target_log_probs(inputs)),
+    lambda key, inputs, available: pointwise.epig(
+        required_log_probs(inputs), required_target_log_probs(inputs)
+    ),
     "highest mutual information between a point's label and those of the target points",
     requires=("log_probs", "target_log_probs"),
 )
@@ -225,7 +185,7 @@ def kbald(progress: Progress | None = None) -> Acquisition:
         key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
     ) -> CandidateBatch:
         return select_kbald(
-            _log_probs(inputs),
+            required_log_probs(inputs),
             batch_size=batch_size,
             available=available,
             pending=pending,
@@ -235,6 +195,75 @@ def kbald(progress: Progress | None = None) -> Acquisition:
 
     description = "BALD scores less the mutual information of each pair of labels in the batch"
     return Acquisition("kbald", ("log_probs",), select, description)
+
+
+@lru_cache(maxsize=_KEPT)  # as for BatchBALD
+def gaussian_batchbald(progress: Progress | None = None) -> Acquisition:
+    """Gaussian BatchBALD from samples; `progress` as in `select_kbald`."""
+
+    def select(
+        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
+    ) -> CandidateBatch:
+        return select_gaussian_batchbald(
+            required_log_probs(inputs),
+            batch_size=batch_size,
+            available=available,
+            pending=pending,
+            key=key,
+            progress=progress,
+        )
+
+    description = "BatchBALD in Gaussian form, for batches that the samples cannot tell apart"
+    return Acquisition("gaussian-batchbald", ("log_probs",), select, description)
+
+
+@lru_cache(maxsize=_KEPT)  # as for BatchBALD
+def batch_epig(progress: Progress | None = None) -> Acquisition:
+    """Batch EPIG from samples; `progress` as in `select_kbald`."""
+
+    def select(
+        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
+    ) -> CandidateBatch:
+        return select_batch_epig(
+            required_log_probs(inputs),
+            required_target_log_probs(inputs),
+            batch_size=batch_size,
+            available=available,
+            pending=pending,
+            key=key,
+            progress=progress,
+        )
+
+    description = "what the batch's labels, jointly, tell about those of the target points"
+    return Acquisition("batch-epig", ("log_probs", "target_log_probs"), select, description)
+
+
+def _closed(name: str, form: Callable[..., CandidateBatch], description: str) -> Acquisition:
+    def select(
+        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
+    ) -> CandidateBatch:
+        return form(
+            required_gaussian(inputs),
+            batch_size=batch_size,
+            available=available,
+            pending=pending,
+            key=key,
+        )
+
+    return Acquisition(name, ("gaussian",), select, description)
+
+
+gaussian_batchbald_closed = _closed(
+    "gaussian-batchbald-closed",
+    select_gaussian_batchbald_closed,
+    "Gaussian BatchBALD in closed form, of a learner with a Gaussian posterior",
+)
+
+batch_epig_closed = _closed(
+    "batch-epig-closed",
+    select_batch_epig_closed,
+    "batch EPIG in closed form, of a learner with a Gaussian posterior",
+)
 
 
 def catalogue(
@@ -259,6 +288,10 @@ def catalogue(
         softrank_bald,
         epig,
         kbald(progress),
+        gaussian_batchbald(progress),
+        batch_epig(progress),
+        gaussian_batchbald_closed,
+        batch_epig_closed,
     )
     return {function.name: function for function in functions}
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from bbald_jax.acquisition.functions import Acquisition, Inputs, find
+from bbald_jax.acquisition.functions import find
+from bbald_jax.acquisition.inputs import Acquisition, Inputs
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.warnings import arbitrary_batch
 from bbald_jax.typing import LogProbs
@@ -216,6 +217,11 @@ def _inputs(
     acquisition: Acquisition, log_probs: LogProbs, targets: Any, kind: Any, axes: Any
 ) -> Inputs:
     """What the function requires; predictions always, for the predicted classes."""
+    if more := [name for name in acquisition.requires if name not in Inputs._fields[:2]]:
+        raise ValueError(
+            f"acquisition: {acquisition.name} requires {more[0]}, which predictions do not hold; "
+            "choose another one, or run it in bb.loop with a learner that has it (bb.logistic_head)"
+        )
     is_wanted = "target_log_probs" in acquisition.requires
     if is_wanted and targets is None:
         raise ValueError(

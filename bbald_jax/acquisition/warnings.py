@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.acquisition.certificate import BOUNDS, ROUNDING, SPENT, is_rounding
-from bbald_jax.acquisition.functions import Acquisition
+from bbald_jax.acquisition.inputs import Acquisition
 from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.information.entropy import mutual_information
 from bbald_jax.typing import BatchBALDDiagnostics, CandidateBatch, LogProbs

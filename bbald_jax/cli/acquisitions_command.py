@@ -6,7 +6,11 @@ from bbald_jax.cli.console import make_console
 
 def acquisitions() -> None:
     """List the acquisition functions, and what each requires."""
-    needs = {"log_probs": "predictions", "target_log_probs": "target predictions"}
+    needs = {
+        "log_probs": "predictions",
+        "target_log_probs": "target predictions",
+        "gaussian": "the logistic head",
+    }
     functions = catalogue().values()
     width = max(len(function.name) for function in functions)
     console = make_console()

@@ -59,6 +59,10 @@ ACQUISITIONS = (
     "softrank-bald",
     "epig",
     "kbald",
+    "gaussian-batchbald",
+    "batch-epig",
+    "gaussian-batchbald-closed",
+    "batch-epig-closed",
 )
 #: `experiment.datasets.DATASETS`.
 DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")

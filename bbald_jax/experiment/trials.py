@@ -13,7 +13,7 @@ import numpy as np
 from bbald_jax import loop as loops
 from bbald_jax.acquisition.functions import catalogue
 from bbald_jax.experiment import checkpoint, results
-from bbald_jax.experiment.config import Config
+from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.datasets import load_dataset
 from bbald_jax.experiment.keys import trial_key
@@ -191,9 +191,16 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
     # A run that is extended has another capacity, and must have the same bits. C ** capacity bounds
     # the configurations, too, and a few labels would bound them below M.
     most_labelled = max(most_labelled, _LEAST_CAPACITY)
+    learner = make_learner(config, dataset)
+    acquisition = catalogue(num_configurations=config.num_configurations)[config.acquisition]
+    if "gaussian" in acquisition.requires and learner.gaussian is None:
+        raise ConfigError(
+            f"--acquisition {config.acquisition}: it requires the Gaussian posterior of --learner "
+            f"logistic-head; take that, or {config.acquisition.removesuffix('-closed')}."
+        )
     return Loop(
-        learner=make_learner(config, dataset),
-        acquisition=catalogue(num_configurations=config.num_configurations)[config.acquisition],
+        learner=learner,
+        acquisition=acquisition,
         batch_size=config.acquisition_size,
         num_samples=config.num_samples,
         capacity=min(most_labelled, len(dataset.y_train)),

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bbald_jax import pool as pools
-from bbald_jax.acquisition.functions import Acquisition, Inputs, find
+from bbald_jax.acquisition.functions import find
+from bbald_jax.acquisition.inputs import Acquisition, Inputs
 from bbald_jax.acquisition.warnings import arbitrary_batch
 from bbald_jax.files import read_document, write_document
 from bbald_jax.labelling.validation import check_ids, check_integers, check_labels, check_points

@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from bbald_jax import pool as pools
-from bbald_jax.acquisition.functions import Acquisition, Inputs
+from bbald_jax.acquisition.inputs import Acquisition, Inputs
 from bbald_jax.acquisition.top import select_random
 from bbald_jax.learning.learner import Learner
 from bbald_jax.pool import Labelled, Pool

@@ -66,7 +66,11 @@ def round_of(num_points: int, num_classes: int, num_samples: int) -> dict[str, f
     start = learner.init(key, x)
     found["fit"], state = seconds(lambda: learner.fit(key, start, labelled, labelled))
     found["predict"], _ = seconds(lambda: learner.predict(state, x))
-    found["gaussian"], _ = seconds(lambda: learner.gaussian(state, x, x[:200]))
+    found["gaussian"], posterior = seconds(lambda: learner.gaussian(state, x, x[:200]))
+    found["closed EPIG"], _ = seconds(
+        lambda: bb.select_batch_epig_closed(posterior, batch_size=BATCH_SIZE)
+    )
+    del posterior
     found["closed peak"] = (reporting.peak_bytes() - before) / 1e9
     # Twice as many predictions would be held if the first were not let go.
     jax.block_until_ready(learner.sample(key, state, x[:5_000], num_samples))
@@ -93,6 +97,7 @@ def main() -> None:
         "fit": "fit, s",
         "predict": "predict (MAP), s",
         "gaussian": "Gaussian posterior, s",
+        "closed EPIG": "select batch EPIG (closed, 200 targets), s",
         "closed peak": "memory so far, GB",
         "sample, first call": "sample, s (compiling included)",
         "BALD": "select BALD, s",
@@ -104,10 +109,15 @@ def main() -> None:
     for num_points, num_classes, num_samples in SIZES:
         if num_points > arguments.most:
             continue
-        sizes = {"num_points": num_points, "num_classes": num_classes, "num_samples": num_samples}
-        answer = reporting.measure(Path(__file__), "round_of", **sizes)
+        answer = reporting.measure(
+            Path(__file__),
+            "round_of",
+            num_points=num_points,
+            num_classes=num_classes,
+            num_samples=num_samples,
+        )
         answers.append(answer)
-        reporting.progress(f"{sizes}: {answer}")
+        reporting.progress(f"{num_points:,} points, {num_classes} classes: {answer}")
         cells = [answer.get(name) for name in columns]
         if "error" in answer:
             cells = [answer["error"]]

@@ -26,8 +26,17 @@ TARGET = 0.95
 #: Rounds of each acquisition size, and what is run: one by one all of them would take an hour.
 NUM_ROUNDS = {2: 30, 10: 10}
 ACQUISITIONS = {
-    2: ("random", "batchbald", "margin"),
-    10: ("random", "batchbald", "bald", "margin", "power-bald", "epig"),
+    2: ("random", "batchbald", "margin", "gaussian-batchbald-closed", "batch-epig-closed"),
+    10: (
+        "random",
+        "batchbald",
+        "bald",
+        "margin",
+        "power-bald",
+        "epig",
+        "gaussian-batchbald-closed",
+        "batch-epig-closed",
+    ),
 }
 RUNS = {
     f"{name}, batches of {size}": {
@@ -104,7 +113,8 @@ def draw(figure: Figure, ours: curves.Runs, theirs: curves.Runs) -> None:
             axes.plot(
                 *_mean_curve(lines), label=name, lw=1.4, color="0.45" if index == 0 else f"C{index}"
             )
-        axes.set_title(f"batches of {size}: mean of {len(report.by_trial(lines))} trials")
+        num_trials = len(report.by_trial(ours[f"random, batches of {size}"]))
+        axes.set_title(f"batches of {size}: mean of {num_trials} trials")
         curves.finish(axes, num_initial=0)
 
 

@@ -24,7 +24,12 @@ NAMES = [
     "softrank-bald",
     "epig",
     "kbald",
+    "gaussian-batchbald",
+    "batch-epig",
 ]
+#: They look at no prediction; test_joint_forms.py is about them.
+CLOSED = ["gaussian-batchbald-closed", "batch-epig-closed"]
+WITH_TARGETS = ("epig", "batch-epig")
 KEY = jax.random.key(0)
 BATCH_SIZE = 3
 NO_PENDING = (-1, -1)
@@ -63,8 +68,8 @@ def select(
 
 def test_the_catalogue_knows_each_function_by_its_own_name():
     catalogue = bb.catalogue()
-    assert list(catalogue) == NAMES
-    assert [function.name for function in catalogue.values()] == NAMES
+    assert list(catalogue) == NAMES + CLOSED
+    assert [function.name for function in catalogue.values()] == NAMES + CLOSED
 
 
 def test_the_batch_has_b_slots_of_different_points(function: bb.Acquisition, log_probs: jax.Array):
@@ -128,7 +133,9 @@ def test_what_is_required_must_be_given(function: bb.Acquisition, log_probs: jax
         np.testing.assert_array_equal(batch.indices, expected.indices)
 
 
-def test_targets_are_required_by_epig_alone(function: bb.Acquisition, log_probs: jax.Array):
+def test_targets_are_required_by_epig_and_batch_epig_alone(
+    function: bb.Acquisition, log_probs: jax.Array
+):
     def select_without_targets() -> bb.CandidateBatch:
         return function.select(
             KEY,
@@ -138,7 +145,7 @@ def test_targets_are_required_by_epig_alone(function: bb.Acquisition, log_probs:
             pending=None,
         )
 
-    if function.name == "epig":
+    if function.name in WITH_TARGETS:
         assert function.requires == ("log_probs", "target_log_probs")
         with pytest.raises(ValueError, match=r"inputs\.target_log_probs: .* the same posterior"):
             select_without_targets()
@@ -165,7 +172,7 @@ def test_broken_points_are_never_chosen_and_are_counted(
     assert np.all(np.isfinite(batch.gains))
     assert batch.diagnostics.num_invalid == 3
     # What is broken, or cannot be chosen, does not change how the others are judged.
-    if function.name != "epig":  # its targets are the pool, here
+    if function.name not in WITH_TARGETS:  # their targets are the pool, here
         mended = log_probs.at[jnp.asarray([0, 3, 4])].set(log_probs[1])
         expected = select(function, mended, (1, 2, 5))
         np.testing.assert_array_equal(batch.indices, expected.indices)

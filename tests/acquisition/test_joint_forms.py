@@ -20,13 +20,11 @@ def make_posterior(seed: int = 0, num_points: int = N) -> GaussianPosterior:
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(num_points + T, 4)) * rng.uniform(0.3, 3, size=(num_points + T, 1))
     weights = rng.uniform(0.02, 1 / C, size=num_points + T)
-    arrays = (
-        factors[:num_points],
-        weights[:num_points],
-        factors[num_points:],
-        weights[num_points:],
+    factors, weights = jnp.asarray(factors, jnp.float32), jnp.asarray(weights, jnp.float32)
+    pool, targets = slice(num_points), slice(num_points, None)
+    return GaussianPosterior(
+        factors[pool], weights[pool], factors[targets], weights[targets], jnp.int32(C)
     )
-    return GaussianPosterior(*(jnp.asarray(a, jnp.float32) for a in arrays), jnp.int32(C))
 
 
 def closed_gains(posterior: GaussianPosterior, chosen: list[int], has_targets: bool) -> np.ndarray:
@@ -294,3 +292,35 @@ def test_sizes_that_make_no_sense_are_refused(make_log_probs):
         bb.select_gaussian_batchbald(pool, batch_size=0)
     with pytest.raises(ValueError, match="batch_size: 0"):
         bb.select_batch_epig_closed(make_posterior(), batch_size=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_catalogue_has_it(make_log_probs, name: str):
+    pool, targets = make_log_probs(N, K, C), make_log_probs(T, K, C, seed=1)
+    function = bb.catalogue()[name]
+    inputs = bb.Inputs(pool, targets, gaussian=make_posterior())
+    options: dict[str, Any] = {"batch_size": B, "pending": jnp.array([2, -1], jnp.int32)}
+    found = function.select(KEY, inputs, available=jnp.arange(N) != 5, **options)
+    select = getattr(bb, f"select_{name.replace('-', '_')}")
+    arguments = {
+        "gaussian-batchbald": (pool,),
+        "batch-epig": (pool, targets),
+    }.get(name, (make_posterior(),))
+    expected = select(*arguments, available=jnp.arange(N) != 5, key=KEY, **options)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    assert ("gaussian" in function.requires) == name.endswith("closed")
+    if name.endswith("closed"):
+        with pytest.raises(ValueError, match=r"inputs\.gaussian: .* bb\.logistic_head"):
+            function.select(KEY, bb.Inputs(pool), available=jnp.ones(N, bool), **options)
+        with pytest.raises(ValueError, match=f"{name} requires gaussian, which predictions do not"):
+            bb.select(pool, kind="log-probs", acquisition=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_jit_changes_nothing(make_log_probs, name: str):
+    case = make_case(name, make_log_probs)
+    jitted = case.select(batch_size=3)
+    with jax.disable_jit():
+        plain = case.select(batch_size=3)
+    np.testing.assert_array_equal(jitted.indices, plain.indices)
+    np.testing.assert_allclose(jitted.gains, plain.gains, atol=1e-5)

@@ -107,12 +107,12 @@ OF_THE_MEAN = {"predictive-entropy", "margin", "variation-ratio"}
 
 
 def words(probs: np.ndarray, name: str | bb.Acquisition, **options: Any) -> tuple[str, ...]:
-    targets = {"targets": probs} if name == "epig" else {}
+    targets = {"targets": probs} if name in ("epig", "batch-epig") else {}
     settings = {"batch_size": B, "num_configurations": 64, **targets, **options}
     return bb.select(probs, kind="probs", acquisition=name, **settings).warnings
 
 
-@pytest.mark.parametrize("name", bb.catalogue())
+@pytest.mark.parametrize("name", [n for n in bb.catalogue() if not n.endswith("-closed")])
 def test_every_function_says_why_its_batch_is_arbitrary(name: str):
     equal_samples = np.repeat(GOOD[:, :1], K, axis=1)
     # Rounding, too, is no difference.

@@ -12,7 +12,7 @@ import toy
 from scipy import sparse
 
 from bbald_jax import loop as loops
-from bbald_jax.acquisition.functions import Acquisition
+from bbald_jax.acquisition.inputs import Acquisition
 from bbald_jax.acquisition.top import select_top
 from bbald_jax.learning.head import HeadState, logistic_head, sample_weights
 from bbald_jax.loop.rounds import Data, Loop

@@ -16,7 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from bbald_jax import loop as loops
 from bbald_jax import pool as pools
 from bbald_jax.acquisition import functions
-from bbald_jax.acquisition.functions import Acquisition, Inputs
+from bbald_jax.acquisition.inputs import Acquisition, Inputs
 from bbald_jax.acquisition.top import select_random, select_top
 from bbald_jax.information.entropy import predictive_entropy
 from bbald_jax.learning.learner import Learner

@@ -1,0 +1,75 @@
+"""The seam where acquisition functions plug in: what one is, and what it may look at."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from bbald_jax.information.gaussian import GaussianPosterior
+from bbald_jax.typing import CandidateBatch, LogProbs, TargetLogProbs
+
+
+class Inputs(NamedTuple):
+    """What an acquisition function may look at; None where the function does not require it.
+
+    Attributes:
+      log_probs: `[N, K, C]`, predictions for the pool.
+      target_log_probs: `[T, K, C]`, predictions for the target points, by the same K networks.
+      mean_log_probs: `[N, C]`, what the learner predicts, in one distribution a point.
+      features: `[N, D]`, what the learner sees of the pool points.
+      labelled: `[N]` bool, True for points whose label is known.
+      gaussian: a Gaussian posterior over the logits of pool and targets.
+    """
+
+    log_probs: LogProbs | None
+    target_log_probs: TargetLogProbs | None = None
+    mean_log_probs: Float[Array, "N C"] | None = None
+    features: Float[Array, "N D"] | None = None
+    labelled: Bool[Array, "N"] | None = None
+    gaussian: GaussianPosterior | None = None
+
+
+class Acquisition(NamedTuple):
+    """An acquisition function.
+
+    Attributes:
+      name: as in the catalogue and on the command line.
+      requires: the fields of `Inputs` that must not be None.
+      select: `select(key, inputs, *, batch_size, available, pending) -> CandidateBatch`, pure and
+        jit-able with static `batch_size`. `available` is `[N]` bool; `pending` is `[P]`, padded
+        with -1, points whose labels are still out: they are never returned.
+      description: one line.
+    """
+
+    name: str
+    requires: tuple[str, ...]
+    select: Callable[..., CandidateBatch]
+    description: str = ""
+
+
+def required_log_probs(inputs: Inputs) -> LogProbs:
+    """`inputs.log_probs`, or an error that says that they are required."""
+    if inputs.log_probs is None:
+        raise ValueError("inputs.log_probs: this acquisition function requires predictions")
+    return jnp.asarray(inputs.log_probs)
+
+
+def required_target_log_probs(inputs: Inputs) -> TargetLogProbs:
+    """`inputs.target_log_probs`, likewise."""
+    if inputs.target_log_probs is None:
+        raise ValueError(
+            "inputs.target_log_probs: this acquisition function requires predictions for target "
+            "points, by the same posterior samples as those for the pool"
+        )
+    return jnp.asarray(inputs.target_log_probs)
+
+
+def required_gaussian(inputs: Inputs) -> GaussianPosterior:
+    """`inputs.gaussian`, likewise."""
+    if inputs.gaussian is None:
+        raise ValueError(
+            "inputs.gaussian: this acquisition function requires a Gaussian posterior, such as "
+            "that of bb.logistic_head"
+        )
+    return inputs.gaussian

@@ -21,9 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.datasets import load_dataset
 from bbald_jax.files import write_atomically
 from bbald_jax.learning.augmentation import Augmentation, augment

@@ -188,6 +188,12 @@ def cell(values: np.ndarray | None) -> str:
     return text if len(values) == NUM_POOLS else f"{text} ({len(values)} pools)"
 
 
+def present(found: dict) -> list[str]:
+    """The data sets of which there are runs."""
+    there = {dataset for dataset, _, _ in found}
+    return [name for name in DATASETS if name in there]
+
+
 def section(dataset: str, found: dict) -> str:
     """A table: features and learners down, numbers of labels across."""
     rows = []
@@ -201,11 +207,12 @@ def section(dataset: str, found: dict) -> str:
 
 def draw(path: Path, found: dict) -> None:
     """A panel a data set: a curve for each kind of features with the head, and the network."""
-    figure = Figure(figsize=(13, 4.4), layout="constrained")
-    panels = figure.subplots(1, len(DATASETS), sharex=True)
+    datasets = present(found)
+    figure = Figure(figsize=(4.4 * len(datasets), 4.4), layout="constrained")
+    panels = figure.subplots(1, len(datasets), sharex=True, squeeze=False)[0]
     curves = [(kind, HEAD, f"C{i}", "-") for i, kind in enumerate(KINDS)]
     curves.append(("images", NETWORK, "black", "--"))
-    for axes, dataset in zip(panels, DATASETS, strict=True):
+    for axes, dataset in zip(panels, datasets, strict=True):
         for kind, learner, colour, style in curves:
             by_labels = found.get((dataset, kind, learner))
             if not by_labels:
@@ -256,7 +263,7 @@ def main() -> None:
         f"standard errors over {NUM_POOLS} pools of random labels (seeds 0 to {NUM_POOLS - 1}, "
         "fixed beforehand; the same for all rows). Every run is in [features.csv](features.csv).",
         "![Test accuracy against labels, the head on each kind of features](features.png)",
-        *(section(name, found) for name in DATASETS),
+        *(section(name, found) for name in present(found)),
         "The network has the paper's recipe, but no labels for validation: 30 epochs of 5,056 "
         f"draws, and the mean of {NUM_SAMPLES} posterior samples. It takes minutes a fit on two "
         "cores: on MNIST there are 3 pools at three numbers of labels, on Fashion-MNIST none.",

@@ -114,7 +114,8 @@ def train(key: jax.Array, x: np.ndarray, views: Views, num_steps: int) -> Any:
 
     def loss(params, key: jax.Array, batch: jax.Array) -> jax.Array:
         both = view(key, jnp.concatenate([batch, batch]), views)
-        return nt_xent(encoder.apply(params, both, method="project"))
+        z: Any = encoder.apply(params, both, method="project")
+        return nt_xent(z)
 
     def step(carry, key: jax.Array):
         params, state = carry

@@ -89,8 +89,8 @@ def logistic_head(
       num_classes: C, at least 2.
       prior_variance: s2, of every weight: the prior variance of a logit too, as rows have length 1;
         at most 10,000.
-      centre: how much of the pool's mean is subtracted, in [0, 1]. 0.5 is best where classes are
-        imbalanced, 1 where they are balanced; 0 is the cosine similarity.
+      centre: how much of the pool's mean is subtracted, in [0, 1]: 0 is the cosine similarity, 1
+        takes away all that the rows have in common.
       posterior: "anchored" or "laplace".
 
     Returns:

@@ -352,5 +352,5 @@ def test_many_near_copies_and_a_weak_prior_are_fitted():
 
 def test_no_copy_of_the_pool_is_made():
     x = jax.ShapeDtypeStruct((100_000, WIDE), jnp.float32)
-    needed = jax.jit(LEARNER.init).lower(KEY, x).compile().memory_analysis()
+    needed: Any = jax.jit(LEARNER.init).lower(KEY, x).compile().memory_analysis()
     assert needed.temp_size_in_bytes < 4 * 100_000 * WIDE / 4

@@ -8,7 +8,12 @@ import signal
 import sys
 import threading
 
-_EXTRA = ("PIL", "click", "matplotlib", "orbax", "pooch", "rich", "safetensors", "sklearn", "tqdm")
+#: The extra that brings each package which may be missing.
+_EXTRAS = {
+    **dict.fromkeys(("PIL", "click", "matplotlib", "orbax", "pooch", "rich"), "experiments"),
+    **dict.fromkeys(("safetensors", "sklearn", "tqdm"), "experiments"),
+    **dict.fromkeys(("faiss", "scipy", "skimage"), "features"),
+}
 
 _ENDING = threading.Lock()
 
@@ -24,9 +29,10 @@ def main() -> None:
 
         command_line(prog_name="bbald")
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] not in _EXTRA:
+        extra = _EXTRAS.get(str(error.name).partition(".")[0])
+        if extra is None:
             raise
-        sys.exit(f'bbald: no module {error.name!r}; run: pip install "bbald_jax[experiments]"')
+        sys.exit(f'bbald: no module {error.name!r}; run: pip install "bbald_jax[{extra}]"')
     except OSError as error:  # of standard output; what befalls files, each command says itself
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where Python's last flush cannot fail
         sys.exit(f"bbald: standard output: {error.strerror or error}")

@@ -13,6 +13,7 @@ import pytest
 from conftest import SLOWEST_FIRST
 
 import bbald_jax as bb
+from bbald_jax import __main__ as entry
 
 LIBRARY = Path(bb.__file__).parent
 
@@ -269,3 +270,17 @@ def test_a_full_standard_output_is_one_line():
 
 def test_the_slowest_files_are_named_as_they_are():
     assert [name for name in SLOWEST_FIRST if not (Path(__file__).parent / name).exists()] == []
+
+
+@pytest.mark.parametrize("missing", ["faiss", "scipy.sparse", "skimage.feature"])
+def test_without_the_packages_of_features_one_line_names_their_extra(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+):
+    def command_line(prog_name: str) -> None:
+        raise ModuleNotFoundError("No module", name=missing)
+
+    monkeypatch.setattr("bbald_jax.cli.main.main", command_line)
+    for name in ("_end_at_interrupt", "gc.disable"):
+        monkeypatch.setattr(f"bbald_jax.__main__.{name}", lambda: None)
+    with pytest.raises(SystemExit, match=rf"no module '{missing}'; .*bbald_jax\[features\]"):
+        entry.main()

@@ -41,11 +41,12 @@ def run(output_dir: Path | None, baseline: bool | None, **options: Any) -> None:
     folder = output_dir or Path("results", _folder_name(config))
     console = make_console()
     with _kept_for_the_same_command(folder), one_line_errors(), results.locked(folder):
-        dataset = _complete(console, config, folder, None)
+        dataset = _complete(console, config, folder, None, folder)
         at_random = None
         if _has_baseline(config, baseline):
             at_random = dataclasses.replace(config, acquisition="random")
-            dataset = _complete(console, at_random, folder / _BASELINE, dataset)
+            with results.locked(folder / _BASELINE):
+                dataset = _complete(console, at_random, folder / _BASELINE, dataset, folder)
         _finish(console, config, folder, dataset, at_random)
 
 
@@ -69,7 +70,11 @@ def _folder_name(config: Config) -> str:
 
 
 def _complete(
-    console: Console, config: Config, folder: Path, dataset: Dataset | None
+    console: Console,
+    config: Config,
+    folder: Path,
+    dataset: Dataset | None,
+    features_folder: Path,
 ) -> Dataset | None:
     """Run what a folder lacks; returns the data set, if it was needed."""
     is_there = results.open_folder(folder, _recorded(config), trials.environment())
@@ -83,7 +88,8 @@ def _complete(
     elif config.initial_per_class == 0 and config.learner == "dropout-network":
         console.print("no labels to start with: a network's first batch is drawn at random")
     dataset = dataset or trials.load(config)
-    _run_with_progress(console, config, folder, lines, dataset)
+    rounds = trials.run(config, folder, dataset, features_folder=features_folder)
+    _show_progress(console, config, lines, rounds)
     return dataset
 
 
@@ -114,10 +120,10 @@ def _say_where_it_continues(
     console.print(f"continuing {folder}: trial {trial} after {num_rounds} finished rounds")
 
 
-def _run_with_progress(
-    console: Console, config: Config, folder: Path, lines: list[Line], dataset: Dataset
+def _show_progress(
+    console: Console, config: Config, lines: list[Line], rounds: Iterator[Line]
 ) -> None:
-    rounds = trials.run(config, folder, dataset)
+    """Run what is left, `rounds`, beyond the `lines` that are there."""
     rounds_a_trial = config.num_rounds + 1
     progress = Progress(
         TextColumn("{task.description}"),

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import flax.linen as nn
-import numpy as np
 
 from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.feature_files import load_or_make
 from bbald_jax.learning.head import logistic_head
+from bbald_jax.learning.head_inputs import check_pool
 from bbald_jax.learning.learner import Learner
 from bbald_jax.learning.linen import flax_model
 from bbald_jax.learning.networks import MLP, PaperCNN
@@ -56,21 +56,18 @@ def with_features(config: Config, dataset: Dataset, folder: Path) -> Dataset:
       ConfigError: features that such points have not, or points that the learner cannot take.
     """
     _check_points(config, dataset)
-    if config.features == "none":
-        if config.learner == "logistic-head":
-            flat = (each.reshape(len(each), -1) for each in (dataset.x_train, dataset.x_test))
-            return _with_points(dataset, *flat)
-        return dataset
-    path = folder / FEATURES_FILE
+    is_head = config.learner == "logistic-head"
+    points = dataset.x_train, dataset.x_test
     try:
-        made = load_or_make(path, config.features, dataset.x_train, dataset.x_test)
+        if config.features != "none":
+            points = load_or_make(folder / FEATURES_FILE, config.features, *points)
+        elif is_head:
+            points = tuple(each.reshape(len(each), -1) for each in points)
+        if is_head:
+            check_pool(points[0])
     except ValueError as error:
         raise ConfigError(f"--features {config.features}: {error}") from error
-    return _with_points(dataset, *made)
-
-
-def _with_points(dataset: Dataset, x_train: np.ndarray, x_test: np.ndarray) -> Dataset:
-    return dataset._replace(x_train=x_train, x_test=x_test)
+    return dataset._replace(x_train=points[0], x_test=points[1])
 
 
 def _check_points(config: Config, dataset: Dataset) -> None:

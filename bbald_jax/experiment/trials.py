@@ -48,7 +48,13 @@ def load(config: Config) -> Dataset:
     )
 
 
-def run(config: Config, folder: Path, dataset: Dataset | None = None) -> Iterator[Line]:
+def run(
+    config: Config,
+    folder: Path,
+    dataset: Dataset | None = None,
+    *,
+    features_folder: Path | None = None,
+) -> Iterator[Line]:
     """Run what is left of an experiment, and yield each round's line as the round ends.
 
     A run killed at any moment continues from its last finished round, to the same result, and so
@@ -59,6 +65,7 @@ def run(config: Config, folder: Path, dataset: Dataset | None = None) -> Iterato
       config: what to run.
       folder: opened for this configuration by `results.open_folder`.
       dataset: that of the configuration, where the caller has loaded it already.
+      features_folder: where its features are kept; `folder` by default.
 
     Raises:
       ConfigError: the data set cannot serve the configuration (before anything is run).
@@ -66,7 +73,7 @@ def run(config: Config, folder: Path, dataset: Dataset | None = None) -> Iterato
     """
     if dataset is None:
         dataset = load(config)
-    dataset = with_features(config, dataset, folder)
+    dataset = with_features(config, dataset, features_folder or folder)
     splits = [split(config, dataset, trial) for trial in range(config.num_trials)]
     return _run(config, dataset, splits, folder)
 
@@ -95,7 +102,9 @@ def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) ->
             trial = trials[position]
             line = _line(config, trial, measured, num_classes=dataset.num_classes)
             if loop.learner.needs_labels and line["num_labelled"] == 0:
-                line["remaining_entropy"] = []  # the batch was drawn at random
+                # The batch was drawn at random: no score of the acquisition function chose it.
+                unknown = [None] * len(line["indices"])
+                line |= {"scores": unknown, "gains": unknown, "remaining_entropy": []}
             line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
             results.append_round(folder, line)
             if measured.batch is not None:  # else the state is the one that is saved already

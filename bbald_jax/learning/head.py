@@ -9,6 +9,12 @@ from jaxtyping import Array, Float, Int, Num
 
 from bbald_jax.information.gaussian import GaussianPosterior
 from bbald_jax.learning.chunks import map_chunks
+from bbald_jax.learning.head_inputs import (
+    check_features,
+    check_labelled,
+    check_mean,
+    check_weights,
+)
 from bbald_jax.learning.learner import Learner
 from bbald_jax.learning.logistic_regression import laplace_samples, logistic_map, matmul, span
 from bbald_jax.pool import Labelled
@@ -22,6 +28,8 @@ POSTERIORS = ("anchored", "laplace")
 _CHUNK_ROWS = 4_096
 # Elements of the logits of labelled rows, for the posterior samples that are fitted at a time.
 _FIT_ELEMENTS = 2**24
+# A weaker prior drowns in float32's rounding.
+_MOST_VARIANCE = 10_000
 # In logits of a row. A sample scatters by one or more.
 _SAMPLE_TOLERANCE, _MAP_TOLERANCE = 2e-2, 2e-3
 
@@ -79,19 +87,21 @@ def logistic_head(
 
     Args:
       num_classes: C, at least 2.
-      prior_variance: s2, of every weight: the prior variance of a logit too, as rows have length 1.
-      centre: how much of the pool's mean is subtracted, in [0, 1]. 0.5 is best where classes are
-        imbalanced, 1 where they are balanced; 0 is the cosine similarity.
+      prior_variance: s2, of every weight: the prior variance of a logit too, as rows have length 1;
+        at most 10,000.
+      centre: how much of the pool's mean is subtracted, in [0, 1]: 0 is the cosine similarity, 1
+        takes away all that the rows have in common.
       posterior: "anchored" or "laplace".
 
     Returns:
-      The `Learner`. Rows of zeros (and rows that are the mean) predict the prior. Memory beside
+      The `Learner`. Rows of zeros predict the prior. Memory beside
       input and output: a few thousand rows of features, and `[D, K, C]` weights; for `gaussian`
       `[D, D]`.
 
     Raises:
       ValueError: an argument out of range.
-      TypeError, ValueError: when it is used, features that are sparse or not `[N, D]`.
+      TypeError, ValueError: when it is used, features that are sparse or not `[N, D]`, NaN or the
+        same for all points; labels that are no classes.
 
     Source: anchoring: Pearce, Leibfried, Brintrup, Uncertainty in Neural Networks: Approximately
     Bayesian Ensembling (2020); sample-then-optimise: Matthews et al. (2017). The covariance:
@@ -99,22 +109,17 @@ def logistic_head(
     """
     assert_positive(num_classes=num_classes)
     if num_classes < 2:
-        raise ValueError(f"num_classes: {num_classes}; a label that cannot differ tells nothing")
-    if not 0 < prior_variance < float("inf"):
-        raise ValueError(f"prior_variance: {prior_variance} is no positive number")
+        raise ValueError(
+            f"num_classes: {num_classes}; labels that cannot differ tell nothing: take 2"
+        )
+    if not 0 < prior_variance <= _MOST_VARIANCE:
+        raise ValueError(f"prior_variance: {prior_variance} is not in (0, {_MOST_VARIANCE:,}]")
     if not 0 <= centre <= 1:
         raise ValueError(f"centre: {centre} is not in [0, 1]")
     if posterior not in POSTERIORS:
         raise ValueError(f"posterior: {posterior!r} is none of {', '.join(POSTERIORS)}")
     head = _Head(num_classes, float(prior_variance), float(centre), posterior)
-    return Learner(
-        init=_on_features(jax.jit(head.init), 1),
-        fit=_on_features(jax.jit(head.fit), 2),
-        sample=_on_features(jax.jit(head.sample, static_argnums=3), 2),
-        predict=_on_features(jax.jit(head.predict), 1),
-        features=_on_features(jax.jit(head.features), 1),
-        gaussian=_on_features(jax.jit(head.gaussian), 1, 2),
-    )
+    return _checked(head)
 
 
 def sample_weights(
@@ -176,34 +181,50 @@ def sample_weights(
     return draws + space.leave(samples - anchors)
 
 
-def _on_features(function: Any, *positions: int) -> Any:
-    """`function`, which refuses what is no array of features at these positions of its arguments.
+def _checked(head: "_Head") -> Learner:
+    """The functions of a head, jitted, with what they refuse (`head_inputs`) outside of `jit`."""
+    init, fit, sample = (
+        jax.jit(head.init),
+        jax.jit(head.fit),
+        jax.jit(head.sample, static_argnums=3),
+    )
 
-    Outside of `jit`, which would turn away a sparse matrix with words of its own.
-    """
+    def checked_init(key: Key, x: Any) -> HeadState:
+        check_features("x", x)
+        state = init(key, x)
+        check_mean(state.mean, x)
+        return state
 
-    def checked(*arguments: Any) -> Any:
-        for position in positions:
-            x = arguments[position]
-            _check_features(x.x if isinstance(x, Labelled) else x)
-        return function(*arguments)
+    def checked_fit(key: Key, state: HeadState, labelled: Labelled, validation: Any) -> HeadState:
+        check_features("labelled.x", labelled.x, len(state.mean))
+        check_labelled(labelled, head.num_classes)
+        state = fit(key, state, labelled, validation)
+        check_weights(state.weights, labelled)
+        return state
 
-    return checked
+    def checked_sample(key: Key, state: HeadState, x: Any, num_samples: int) -> LogProbs:
+        assert_positive(num_samples=num_samples)
+        check_features("x", x, len(state.mean))
+        return sample(key, state, x, num_samples)
 
+    def on_features(function: Any) -> Any:
+        jitted = jax.jit(function)
 
-def _check_features(x: Any) -> None:
-    if hasattr(x, "toarray"):
-        raise TypeError(
-            f"x: {type(x).__name__} is sparse, and the head needs dense features; take "
-            "bb.text_features(texts), or scikit-learn's TruncatedSVD(256).fit_transform(x), or "
-            "x.toarray() where it is small"
-        )
-    shape = getattr(x, "shape", None)
-    if shape is None or len(shape) != 2 or 0 in shape[1:]:
-        raise ValueError(
-            f"x: shape {shape} is not [N, D], a row of features a point; take bb.image_features "
-            "for images, or x.reshape(len(x), -1)"
-        )
+        def checked(state: HeadState, *arrays: Any) -> Any:
+            for x in arrays:
+                check_features("x", x, len(state.mean))
+            return jitted(state, *arrays)
+
+        return checked
+
+    return Learner(
+        init=checked_init,
+        fit=checked_fit,
+        sample=checked_sample,
+        predict=on_features(head.predict),
+        features=on_features(head.features),
+        gaussian=on_features(head.gaussian),
+    )
 
 
 class _Head(NamedTuple):
@@ -219,7 +240,7 @@ class _Head(NamedTuple):
         del key
         num_features = x.shape[1]
         return HeadState(
-            mean=jnp.mean(_normalise(x), axis=0),
+            mean=_mean_direction(x),
             rows=jnp.zeros((0, num_features)),
             labels=jnp.zeros(0, jnp.int32),
             num_examples=jnp.int32(0),
@@ -302,6 +323,20 @@ class _Head(NamedTuple):
 
     def _rows(self, mean: Float[Array, "D"], x: Num[Array, "n D"]) -> Float[Array, "n D"]:
         return _normalise(_normalise(x) - self.centre * mean)
+
+
+def _mean_direction(x: Num[Array, "N D"]) -> Float[Array, "D"]:
+    """The mean of the normalised rows, without a normalised copy of the pool."""
+    num_points, num_features = x.shape
+    size = min(_CHUNK_ROWS, num_points)
+
+    def add(i: Int[Array, ""], total: Float[Array, "D"]) -> Float[Array, "D"]:
+        start = jnp.minimum(i * size, num_points - size)
+        rows = _normalise(jax.lax.dynamic_slice_in_dim(x, start, size))
+        is_new = start + jnp.arange(size) >= i * size  # the last chunk begins within the one before
+        return total + jnp.sum(jnp.where(is_new[:, None], rows, 0), axis=0)
+
+    return jax.lax.fori_loop(0, -(-num_points // size), add, jnp.zeros(num_features)) / num_points
 
 
 def _normalise(x: Num[Array, "n D"]) -> Float[Array, "n D"]:

@@ -16,6 +16,8 @@ matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 _MAX_STEPS = 2_000
 # Derivatives smaller than this are float32's rounding.
 _ROUNDING = 1e-5
+# Of the trace.
+_JITTER = 1e-6
 
 
 class Span(NamedTuple):
@@ -25,7 +27,7 @@ class Span(NamedTuple):
       basis: `[D, R]`, orthonormal; None where the coordinates are the features themselves (R = D).
       rows: `[n, R]`, row i of the features is `basis @ rows[i]`.
       inverse: `[R, R]`, the inverse of an upper bound of every class's Hessian,
-        `I / s2 + rows' rows / 2`.
+        `I / s2 + rows' rows / 2`, and a millionth of its trace for float32's rounding.
     """
 
     basis: Float[Array, "D R"] | None
@@ -51,6 +53,8 @@ def span(rows: Float[Array, "n D"], prior_variance: float) -> Span:
         coordinates = triangle.T
     size = coordinates.shape[1]
     bound = jnp.eye(size) / prior_variance + matmul(coordinates.T, coordinates) / 2
+    # Of many near-copies it would be singular in float32; more than the bound is one, too.
+    bound += _JITTER * jnp.trace(bound) * jnp.eye(size)
     factor = jnp.linalg.cholesky(bound)
     inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(size))
     return Span(basis, coordinates, inverse)

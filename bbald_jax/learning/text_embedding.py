@@ -96,6 +96,6 @@ def _texts(values: Any, name: str) -> list[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise ValueError(
-                f"{name}[{index}]: {type(text).__name__} is no string; leave it out, or pass ''"
+                f"{name}[{index}]: {type(text).__name__} is no string; decode it, or pass ''"
             )
     return texts

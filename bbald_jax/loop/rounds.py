@@ -176,14 +176,19 @@ def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluati
     """Accuracy and likelihood of what the learner predicts, on the test points.
 
     Raises:
-      ValueError: the data have a class that the learner does not predict (outside `jit`, where
-        classes have values).
+      ValueError: the data have a class that the learner does not predict, or a test point none
+        (outside `jit`, where classes have values).
     """
     key = _round_key(state, "evaluate")
     log_mean_probs = _mean_log_probs(loop, key, learned, data.x_test)
     for name, classes in (("y", data.y), ("y_test", data.y_test)):
         if classes.size and not isinstance(classes, Tracer):
             _check_classes(name, int(np.max(classes)), log_mean_probs.shape[-1])
+    if data.y_test.size and not isinstance(data.y_test, Tracer) and np.min(data.y_test) < 0:
+        raise ValueError(
+            f"data.y_test: there is a class {np.min(data.y_test)}, and classes begin at 0; leave "
+            "test points without a label out"
+        )
     return _measure(log_mean_probs, data.y_test)
 
 
@@ -204,7 +209,7 @@ def _check_classes(name: str, largest: int, num_classes: int) -> None:
     if largest >= num_classes:
         raise ValueError(
             f"data.{name}: there is a class {largest}, and the learner predicts {num_classes} "
-            f"classes, 0 to {num_classes - 1}; give its network {largest + 1} outputs"
+            f"classes, 0 to {num_classes - 1}; make a learner of {largest + 1} classes"
         )
 
 
@@ -265,7 +270,8 @@ def _targets(loop: Loop, data: Data) -> Float[Array, "T ..."]:
 def ask(loop: Loop, state: LoopState, inputs: Inputs) -> tuple[LoopState, CandidateBatch]:
     """Choose a batch, given the points that are pending already, and mark it as pending too.
 
-    While nothing is labelled, a learner that `needs_labels` gets a random batch.
+    While nothing is labelled, a learner that `needs_labels` gets a random batch; its diagnostics
+    are those of the batch that the acquisition function would have chosen.
     """
     key, available = _round_key(state, "select"), pools.available(state.pool)
     pending = pools.pending_indices(state.pool, capacity=loop.capacity)

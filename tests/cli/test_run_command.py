@@ -44,7 +44,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | Line]:
     """Instead of an experiment: the lines it will yield; an exception in their place is raised."""
     script: list[BaseException | Line] = [*LINES]
 
-    def run(config: Config, folder: Path, dataset: Dataset) -> Iterator[Line]:
+    def run(
+        config: Config, folder: Path, dataset: Dataset, features_folder: Path
+    ) -> Iterator[Line]:
         done = len(results.read_rounds(folder))
         for event in script[done:]:
             if isinstance(event, BaseException):
@@ -185,6 +187,26 @@ def test_a_baseline_that_was_interrupted_continues_and_is_drawn(folder: Path, fa
     assert "is finished; nothing was run" in flat(result.output)
     assert "trial 0 after 1 finished rounds" in flat(result.output)
     assert (folder / "learning_curve.png").read_bytes() != before
+
+
+def test_a_run_and_its_baseline_share_their_features(
+    folder: Path, fake, monkeypatch: pytest.MonkeyPatch
+):
+    run, kept = trials.run, []
+
+    def watched(*arguments, features_folder: Path):
+        kept.append(features_folder)
+        return run(*arguments, features_folder=features_folder)
+
+    monkeypatch.setattr(trials, "run", watched)
+    assert invoke(*WITH_BASELINE, "--output-dir", folder).exit_code == 0
+    assert kept == [folder, folder]
+
+
+def test_a_baseline_in_use_is_refused(folder: Path, fake):
+    assert invoke(*ARGUMENTS, "--output-dir", folder).exit_code == 0
+    with results.locked(folder / "random"):
+        assert_refused(invoke(*WITH_BASELINE, "--output-dir", folder), "random is in use")
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,9 @@ def test_what_cannot_be_served_is_one_line(home: Path, arguments: tuple[str, ...
 def test_images_in_a_folder_are_run_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen, titles = [], []
 
-    def run(config: Config, folder: Path, dataset: Dataset) -> Iterator[Line]:
+    def run(
+        config: Config, folder: Path, dataset: Dataset, features_folder: Path
+    ) -> Iterator[Line]:
         seen.append(dataset)
         for line in (make_line(0, is_last=False), make_line(1, is_last=True)):
             results.append_round(folder, line)

@@ -31,7 +31,9 @@ def make_texts() -> Dataset:
 
 def test_a_network_takes_the_points_as_they_are(tmp_path: Path):
     dataset = make_dataset(8, 8, 1)
-    assert with_features(Config(), dataset, tmp_path) is dataset
+    taken = with_features(Config(), dataset, tmp_path)
+    assert taken.x_train is dataset.x_train
+    assert taken.x_test is dataset.x_test
 
 
 def test_the_head_takes_images_as_rows(tmp_path: Path):
@@ -92,6 +94,13 @@ def test_what_features_refuse_names_the_option(tmp_path: Path):
     dataset.x_train[3, 2] = np.nan
     with pytest.raises(ConfigError, match="--features graph: "):
         with_features(Config(**HEAD, features="graph"), dataset, tmp_path)
+
+
+def test_points_that_are_all_alike_to_the_head_are_refused(tmp_path: Path):
+    dataset = make_dataset(1)  # one column, whose size the head does not see
+    with pytest.raises(ConfigError, match="--features none: x: all points have the same features"):
+        with_features(Config(**HEAD), dataset, tmp_path)
+    with_features(Config(), dataset, tmp_path)
 
 
 def test_the_head_needs_no_validation_labels():

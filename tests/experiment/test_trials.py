@@ -21,9 +21,10 @@ from click.testing import CliRunner, Result
 from runs import lines_of, options, without_seconds
 
 from bbald_jax.cli.main import main
-from bbald_jax.experiment import datasets, report, results, splits, trials
+from bbald_jax.experiment import datasets, learners, report, results, splits, trials
 from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.datasets import Dataset
+from bbald_jax.experiment.learners import FEATURES_FILE
 from bbald_jax.experiment.results import Line
 from bbald_jax.learning.learner import Learner
 from bbald_jax.learning.networks import MLP
@@ -78,7 +79,7 @@ def compiled_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trials, "make_loop", make_loop_once)
         patch.setitem(RECIPES, "paper", short)
-        patch.setattr(trials, "MLP", partial(MLP, hidden=(32,), dropout_rate=0.2))
+        patch.setattr(learners, "MLP", partial(MLP, hidden=(32,), dropout_rate=0.2))
         yield
 
 
@@ -536,6 +537,21 @@ def test_no_labels_and_no_rounds_are_one_evaluation(tmp_path: Path):
     (line,) = run(tmp_path, dataclasses.replace(CONFIG, initial_per_class=0, num_rounds=0))
     assert line["num_labelled"] == 0
     assert line["indices"] == []
+
+
+def test_a_batch_drawn_at_random_has_no_score(tmp_path: Path):
+    """The network has no label to learn from, and the acquisition function did not choose."""
+    cold, _ = run(tmp_path, dataclasses.replace(CONFIG, initial_per_class=0, num_rounds=1))
+    assert len(cold["indices"]) == 3
+    assert cold["scores"] == cold["gains"] == [None] * 3
+    assert cold["remaining_entropy"] == []
+
+
+def test_features_may_be_kept_elsewhere(tmp_path: Path, digits: Dataset):
+    config = dataclasses.replace(CONFIG, learner="logistic-head", features="image")
+    few = digits._replace(x_train=digits.x_train[:60], y_train=digits.y_train[:60])
+    trials.run(config, tmp_path / "run", few, features_folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FEATURES_FILE]
 
 
 def test_the_configuration_and_the_versions_are_on_disk(finished: Path):

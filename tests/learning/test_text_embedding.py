@@ -68,7 +68,7 @@ def test_fewer_words_or_texts_than_features():
     [
         ([], None, "texts: no texts"),
         (["yes", None], None, r"texts\[1\]: NoneType is no string"),
-        (["yes"], [b"yes"], r"outside\[0\]: bytes is no string"),
+        (["yes"], [b"yes"], r"outside\[0\]: bytes is no string; decode it"),
         ("yes", None, "texts: one str, expected a list of strings"),
         (["", "a !"], None, "texts: no word of two letters or more"),
     ],

@@ -173,6 +173,15 @@ def test_a_class_that_the_learner_does_not_know_is_refused(data: Data, name: str
         drive(loop, state, data._replace(**{name: classes}))
 
 
+def test_a_test_point_without_a_class_is_refused(data: Data):
+    """-1 would be read as the last class."""
+    loop = make_loop(functions.random, GUESSING)
+    with pytest.raises(
+        ValueError, match=r"data\.y_test: there is a class -1, .* leave test points"
+    ):
+        drive(loop, initial_state(data), data._replace(y_test=data.y_test.at[5].set(-1)))
+
+
 def test_asking_again_is_conditional_on_what_is_pending(data: Data):
     # Exact, so the order of the thinning keys does not matter.
     loop = make_loop(functions.batchbald(toy.NUM_CLASSES ** (2 * BATCH_SIZE - 1)))

@@ -73,9 +73,19 @@ def run(
     """
     if dataset is None:
         dataset = load(config)
+    _check_acquisition(config)  # before features are made, which takes a while
     dataset = with_features(config, dataset, features_folder or folder)
     splits = [split(config, dataset, trial) for trial in range(config.num_trials)]
     return _run(config, dataset, splits, folder)
+
+
+def _check_acquisition(config: Config) -> None:
+    requires = catalogue()[config.acquisition].requires
+    if "gaussian" in requires and config.learner != "logistic-head":
+        raise ConfigError(
+            f"--acquisition {config.acquisition}: it requires the Gaussian posterior of --learner "
+            f"logistic-head; take that, or {config.acquisition.removesuffix('-closed')}."
+        )
 
 
 def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) -> Iterator[Line]:
@@ -200,16 +210,9 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
     # A run that is extended has another capacity, and must have the same bits. C ** capacity bounds
     # the configurations, too, and a few labels would bound them below M.
     most_labelled = max(most_labelled, _LEAST_CAPACITY)
-    learner = make_learner(config, dataset)
-    acquisition = catalogue(num_configurations=config.num_configurations)[config.acquisition]
-    if "gaussian" in acquisition.requires and learner.gaussian is None:
-        raise ConfigError(
-            f"--acquisition {config.acquisition}: it requires the Gaussian posterior of --learner "
-            f"logistic-head; take that, or {config.acquisition.removesuffix('-closed')}."
-        )
     return Loop(
-        learner=learner,
-        acquisition=acquisition,
+        learner=make_learner(config, dataset),
+        acquisition=catalogue(num_configurations=config.num_configurations)[config.acquisition],
         batch_size=config.acquisition_size,
         num_samples=config.num_samples,
         capacity=min(most_labelled, len(dataset.y_train)),

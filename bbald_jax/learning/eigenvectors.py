@@ -26,8 +26,8 @@ def largest_eigenpairs(
     is at most 1 on [-1, cut] and grows fast above it, is applied to all of them; then come their
     eigenpairs within the space that they span (Rayleigh and Ritz), and the smallest eigenvalue is
     the next cut: never above the one it stands for. Repeated eigenvalues are found as often as
-    they are there. ARPACK took twice the time at N = 70,000 and F = 100, most of it to keep one
-    vector orthogonal to the others, again and again.
+    they are there. (ARPACK, behind `scipy.sparse.linalg.eigsh`, keeps one vector after another
+    orthogonal to all others, and takes longer for a hundred of them.)
 
     Args:
       matrix: `[N, N]`, `scipy.sparse`, float64, symmetric, with eigenvalues in [-1, 1].

@@ -51,7 +51,7 @@ def image_features(
       seed: chooses the 20,000 images whose principal axes are computed, where N is larger.
 
     Returns:
-      `[N, D]` float32; with `outside` that and `[M, D]`. 0.4 ms an image of 28 x 28 on one core.
+      `[N, D]` float32; with `outside` that and `[M, D]`.
       Memory beside that: 4 bytes times 22,000 times the length of h.
 
     Raises:

@@ -651,3 +651,11 @@ def test_a_write_that_fails_loses_nothing(
     assert num_lines >= 2, "it must have failed in the middle, too"
     assert CliRunner().invoke(main, command).exit_code == 0
     assert lines_of(tmp_path) == expected
+
+
+def test_a_closed_form_needs_the_head_and_says_so_before_features_are_made(tmp_path: Path):
+    config = Config(acquisition="batch-epig-closed", features="graph")
+    words = "requires the Gaussian posterior of --learner logistic-head; take that, or batch-epig"
+    with pytest.raises(ConfigError, match=words):
+        trials.run(config, tmp_path)
+    assert not [*tmp_path.iterdir()]

@@ -270,7 +270,7 @@ def main() -> None:
         *(section(name, found) for name in present(found)),
         "The network has the paper's recipe, but no labels for validation: 30 epochs of 5,056 "
         f"draws, and the mean of {NUM_SAMPLES} posterior samples. It takes minutes a fit on two "
-        "cores: on MNIST there are fewer pools, at three numbers of labels, on Fashion-MNIST none.",
+        "cores: on MNIST there are 3 pools at three numbers of labels, on Fashion-MNIST none.",
         reporting.machine("bbald_jax", "jax", "scikit-learn", "scikit-image", "faiss-cpu", "scipy"),
     )
 

@@ -5,7 +5,7 @@
 Two random deformations of each image of a batch are brought together, and apart from those of the
 other images. What the network says of the training and the test images, before the layers of the
 loss and on 64 principal axes, goes to `results/DATASET_encoder.safetensors`. The same seed gives
-the same file on one machine.
+the same file on one machine, with the same number of threads (`NPROC`).
 
 Settings were compared on MNIST, on training labels outside of the pools of `features_table`: with
 group normalisation and a step size of 3e-3, 300 steps gave 88.0 % at 50 labels, without and with

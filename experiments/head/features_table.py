@@ -11,6 +11,7 @@ is in `features.csv` is not run again.
 
 import argparse
 import csv
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,9 @@ def features(dataset: Dataset, kind: str) -> Features:
     path = encoder.FOLDER / f"{dataset.name}_{kind}.safetensors"
     path.parent.mkdir(exist_ok=True)
     if kind == "encoder":
+        if not path.exists():
+            command = f"python -m {reporting.module(encoder.__file__)} --dataset {dataset.name}"
+            sys.exit(f"{path} is not there; make it by {command}")
         there = load_file(path)
         return there["train"], there["test"]
     if kind == "encoder+graph":

@@ -35,13 +35,7 @@ ACQUISITIONS = {
         "gaussian-batchbald-closed",
         "batch-epig-closed",
     ),
-    ("encoder+graph", 10): (
-        "random",
-        "batchbald",
-        "margin",
-        "gaussian-batchbald-closed",
-        "batch-epig-closed",
-    ),
+    ("encoder+graph", 10): ("random", "batchbald"),
 }
 NAMES = {"image+graph": "HOG graph", "encoder+graph": "encoder graph"}
 

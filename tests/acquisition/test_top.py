@@ -265,9 +265,11 @@ for select in (bald, batchbald):
             print("refused" if "available" in str(error) else error)
         else:
             print("accepted", wrong.dtype, wrong.shape)
+posterior = bb.GaussianPosterior(*2 * [np.eye(6, dtype=np.float32), np.ones(6, np.float32)], 3)
+inputs = bb.Inputs(*2 * [np.asarray(log_probs)], gaussian=posterior)
 for function in bb.catalogue(num_configurations=10).values():
     batch = function.select(
-        jax.random.key(0), bb.Inputs(*2 * [np.asarray(log_probs)]), batch_size=2,
+        jax.random.key(0), inputs, batch_size=2,
         available=np.array([0, 1, 1, 1, 0, 0], bool), pending=np.array([3, -1]))
     print(sorted(batch.indices.tolist()))
 """
@@ -277,7 +279,7 @@ def test_masks_are_checked_and_may_be_numpy_arrays():
     result = subprocess.run(
         [sys.executable, "-c", _WITHOUT_TYPE_CHECKS], capture_output=True, text=True, check=False
     )
-    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 12, result.stderr
+    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 16, result.stderr
 
 
 def test_no_points_at_all_are_refused():

@@ -123,7 +123,7 @@ def test_a_run_does_not_continue_on_another_data_set(home: Path):
         (("--dataset=my points.npz", "--pool-size=31"), "my points.npz has 30 points for the pool"),
         (("--dataset=my points.npz", "--recipe=augmented"), "vectors of 4 numbers; take --recipe"),
         (("--dataset=my points.npz", "--initial-per-class=13"), "points has only 9 of class ant"),
-        (("--dataset=texts.npz",), "texts.npz: its points are texts, and the networks take nu"),
+        (("--dataset=texts.npz",), "texts.npz: its points are texts, and learners take number"),
         (("--dataset=empty",), "empty: holds no images in sub-folders"),
         (("--dataset=notes.txt",), "notes.txt: suffix '.txt' is none of .npz, .safetensors"),
     ],

@@ -69,7 +69,7 @@ def select_gaussian_batchbald(
       (`diagnostics.is_exact`), but for a first point without pending ones. Points with NaN are
       left out (of S too) and counted in `diagnostics.num_invalid`.
       Memory beside the input: K^2 and about 6 N floats, and blocks of 64 points. Time: O(N K C)
-      once, and O(E K^2 C) with E evaluations, some hundred a point chosen.
+      once, and O(E K^2 C) with E evaluations of points that can still win.
 
     Raises:
       ValueError: `batch_size` below 1 (at trace time).

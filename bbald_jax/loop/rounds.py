@@ -240,7 +240,10 @@ def predict(loop: Loop, state: LoopState, learned: Any, data: Data) -> Inputs:
         targets = _targets(loop, data)
         found["target_log_probs"] = learner.sample(key, learned, targets, loop.num_samples)
     if "mean_log_probs" in requires:
-        found["mean_log_probs"] = _mean_log_probs(loop, key, learned, data.x)
+        sampled = found["log_probs"]  # with the same key: they need not be sampled again
+        is_there = sampled is not None and learner.predict is None
+        mean = _log_mean(sampled) if is_there else _mean_log_probs(loop, key, learned, data.x)
+        found["mean_log_probs"] = mean
     if "features" in requires:
         see = learner.features
         found["features"] = see(learned, data.x) if see else data.x.reshape(len(data.x), -1)

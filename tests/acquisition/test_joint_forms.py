@@ -10,7 +10,13 @@ import pytest
 import reference
 
 import bbald_jax as bb
-from bbald_jax.information.gaussian import GaussianPosterior
+from bbald_jax.information.gaussian import (
+    GaussianPosterior,
+    covariance,
+    learn,
+    log_determinant,
+    residuals,
+)
 
 N, K, C, T, B = 14, 12, 3, 5, 5
 KEY = jax.random.key(0)
@@ -324,3 +330,18 @@ def test_jit_changes_nothing(make_log_probs, name: str):
         plain = case.select(batch_size=3)
     np.testing.assert_array_equal(jitted.indices, plain.indices)
     np.testing.assert_allclose(jitted.gains, plain.gains, atol=1e-5)
+
+
+def test_stale_gains_hide_no_point_of_a_pool_of_many_blocks(make_log_probs):
+    """Every pick is the best of a dense evaluation of all points, some blocks of candidates."""
+    pool = make_log_probs(400, K, C, scale=2.0)
+    batch = bb.select_gaussian_batchbald(pool, batch_size=12)
+    points, unknown = residuals(pool), jnp.eye(K)
+    left = np.ones(400, bool)
+    for index, gain in zip(batch.indices.tolist(), batch.gains.tolist(), strict=True):
+        shared = log_determinant(covariance(points, unknown)) / 2
+        dense = np.maximum(bb.mutual_information(pool) + shared, 0)
+        assert gain == pytest.approx(dense[left].max(), abs=1e-5)
+        assert dense[index] == pytest.approx(gain, abs=1e-5)
+        left[index] = False
+        unknown = learn(points[index], unknown)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bbald_jax import loop as loop
     from bbald_jax import pool as pool
+    from bbald_jax.acquisition.badge import select_badge as select_badge
+    from bbald_jax.acquisition.bait import select_bait as select_bait
     from bbald_jax.acquisition.batch_epig import select_batch_epig as select_batch_epig
     from bbald_jax.acquisition.batchbald import select_batchbald as select_batchbald
     from bbald_jax.acquisition.closed_forms import (
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from bbald_jax.acquisition.closed_forms import (
         select_gaussian_batchbald_closed as select_gaussian_batchbald_closed,
     )
+    from bbald_jax.acquisition.coreset import select_coreset as select_coreset
     from bbald_jax.acquisition.functions import catalogue as catalogue
     from bbald_jax.acquisition.gaussian_batchbald import (
         select_gaussian_batchbald as select_gaussian_batchbald,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from bbald_jax.acquisition.top import select_random as select_random
     from bbald_jax.acquisition.top import select_top as select_top
     from bbald_jax.acquisition.top import without_pending as without_pending
+    from bbald_jax.acquisition.typiclust import select_typiclust as select_typiclust
     from bbald_jax.experiment import datasets as datasets
     from bbald_jax.information.entropy import conditional_entropy as conditional_entropy
     from bbald_jax.information.entropy import mutual_information as mutual_information
@@ -89,6 +93,8 @@ __version__ = "0.1.0"
 # it is used: the command line must be ready for Ctrl-C while jax is still on its way.
 _LAZY = {
     "select_batchbald": "acquisition.batchbald",
+    "select_badge": "acquisition.badge",
+    "select_bait": "acquisition.bait",
     "select_batch_epig": "acquisition.batch_epig",
     **dict.fromkeys(
         ("select_batch_epig_closed", "select_gaussian_batchbald_closed"),
@@ -98,6 +104,7 @@ _LAZY = {
     **dict.fromkeys(
         ("GaussianPosterior", "gaussian_joint_mutual_information"), "information.gaussian"
     ),
+    "select_coreset": "acquisition.coreset",
     "catalogue": "acquisition.functions",
     **dict.fromkeys(("Acquisition", "Inputs"), "acquisition.inputs"),
     "select_kbald": "acquisition.kbald",
@@ -109,6 +116,7 @@ _LAZY = {
     **dict.fromkeys(
         ("select_bald", "select_random", "select_top", "without_pending"), "acquisition.top"
     ),
+    "select_typiclust": "acquisition.typiclust",
     **dict.fromkeys(
         ("conditional_entropy", "mutual_information", "predictive_entropy"), "information.entropy"
     ),

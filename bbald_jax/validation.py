@@ -85,6 +85,29 @@ def assert_available(available: Available | None, num_points: int) -> Available:
     return available
 
 
+def assert_labelled(labelled: Bool[Array, "N"] | None, num_points: int) -> Bool[Array, "N"]:
+    """Trace-time check that `labelled` is bool `[N]`; no point is, where it is None."""
+    if labelled is None:
+        return jnp.zeros(num_points, bool)
+    if labelled.shape != (num_points,) or labelled.dtype != jnp.bool_:
+        raise ValueError(
+            f"labelled: {labelled.dtype} of shape {labelled.shape} is no mask; pass bool "
+            f"[N] = [{num_points}], True where the label of a point is known"
+        )
+    return jnp.asarray(labelled)
+
+
+def assert_mean_log_probs(mean_log_probs: Float[Array, "N C"], num_points: int) -> tuple[int, int]:
+    """Trace-time check that one prediction a point is `[N, C]`, for N points; returns the shape."""
+    shape = mean_log_probs.shape
+    if len(shape) != 2 or shape[0] != num_points or 0 in shape:
+        raise ValueError(
+            f"mean_log_probs: shape {shape}, expected [N, C] = [{num_points}, C], one prediction "
+            "for each row of features"
+        )
+    return num_points, shape[1]
+
+
 def assert_positive(**sizes: Any) -> None:
     """Trace-time check that every static size, given by name, is an integer of at least 1."""
     for name, size in sizes.items():

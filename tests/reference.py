@@ -247,3 +247,96 @@ def posterior_covariance(factors: Array, weights: Array, chosen: Sequence[int]) 
     rows = covariance[:, list(chosen)]
     seen = covariance[np.ix_(chosen, chosen)] + np.diag(1 / weights[list(chosen)])
     return covariance - rows @ np.linalg.solve(seen, rows.T)
+
+
+def gradients(features: Any, mean_log_probs: Any) -> Array:
+    """`[N, C D]`, of the likeliest label's cross-entropy in the weights of the last layer."""
+    features, probs = np.asarray(features, np.float64), to_probs(mean_log_probs)
+    errors = probs - np.eye(probs.shape[1])[probs.argmax(axis=1)]
+    return np.stack([np.outer(e, x).ravel() for e, x in zip(errors, features, strict=True)])
+
+
+def k_centre(
+    features: Any, batch_size: int, candidates: Sequence[int], centres: Sequence[int]
+) -> tuple[list[int], list[float]]:
+    """Greedily the candidate farthest from all centres, and how far that was."""
+    x = np.asarray(features, np.float64)
+    batch, gains = [], []
+    for _ in range(batch_size):
+        left = [n for n in candidates if n not in batch]
+        near = [min(np.linalg.norm(x[n] - x[j]) for j in [*centres, *batch]) for n in left]
+        batch.append(left[int(np.argmax(near))])
+        gains.append(float(max(near)))
+    return batch, gains
+
+
+def fisher_trace(features: Any, weights: Array, ridge: float, chosen: Sequence[int]) -> float:
+    """`tr(M^-1 F)`, by solving with M; `weights [N, R, R]`, of rank 1, are the labels' information.
+
+    The ridge is in units of the mean eigenvalue of F in the D directions that it has.
+    """
+    x = np.asarray(features, np.float64)
+    each = np.stack([np.kron(w, np.outer(row, row)) for w, row in zip(weights, x, strict=True)])
+    fisher = each.mean(axis=0)
+    matrix = ridge * np.trace(fisher) / x.shape[1] * np.eye(len(fisher))
+    return float(np.trace(np.linalg.solve(matrix + each[list(chosen)].sum(axis=0), fisher)))
+
+
+def mean_weights(mean_log_probs: Any) -> Array:
+    """`[N, 1, 1]`, the mean information of a contrast of classes."""
+    probs = to_probs(mean_log_probs)
+    return ((1 - (probs**2).sum(axis=1)) / (probs.shape[1] - 1))[:, None, None]
+
+
+def select_bait(
+    features: Any, mean_log_probs: Any, batch_size: int, candidates: Sequence[int], known: list[int]
+) -> list[int]:
+    """Forward to twice the size, backward to the size."""
+    weights = mean_weights(mean_log_probs)
+
+    def trace(batch: list[int]) -> float:
+        return fisher_trace(features, weights, 1.0, [*known, *batch])
+
+    batch: list[int] = []
+    for _ in range(min(2 * batch_size, len(candidates))):
+        left = [n for n in candidates if n not in batch]
+        batch.append(min(left, key=lambda n: trace([*batch, n])))
+    while len(batch) > batch_size:
+        batch.remove(min(batch, key=lambda n: trace([m for m in batch if m != n])))
+    return batch
+
+
+def typicality(features: Any, clusters: Array) -> Array:
+    """One over the mean distance to the 20 nearest in the cluster, or to half of the cluster."""
+    x, found = np.asarray(features, np.float64), np.zeros(len(clusters))
+    unit = 1e-5 * np.sqrt(((x - x.mean(axis=0)) ** 2).sum(axis=1).mean())
+    for n, cluster in enumerate(clusters):
+        members = np.flatnonzero(clusters == cluster)
+        distances = np.sort(np.linalg.norm(x[members] - x[n], axis=1))[1:]
+        size = max(1, min(20, len(members) // 2))
+        if distances.size:
+            found[n] = 1 / (distances[:size].mean() + unit)
+    return found
+
+
+def select_typiclust(
+    typicality: Array,
+    clusters: Array,
+    batch_size: int,
+    candidates: Sequence[int],
+    covered: Sequence[int],
+) -> list[int]:
+    """The most typical of the cluster with fewest covered points, the largest of these."""
+    batch: list[int] = []
+    for _ in range(batch_size):
+        left = [n for n in candidates if n not in batch]
+
+        def order(cluster: int) -> tuple[bool, int, int]:
+            size = int((clusters == cluster).sum())
+            covered_there = int((clusters[[*covered, *batch]] == cluster).sum())
+            return size < 5, covered_there, -size
+
+        lowest = min(order(clusters[n]) for n in left)
+        in_it = [n for n in left if order(clusters[n]) == lowest]
+        batch.append(max(in_it, key=lambda n: typicality[n]))
+    return batch

@@ -135,7 +135,7 @@ for acquisition in bb.catalogue(num_configurations=4).values():
     available = log_probs[:, 0, 0] < 0
     two, three = log_probs[0], log_probs[:, :, 0]
     posterior = bb.GaussianPosterior(three, three[:, 0], two, two[:, 0], 2)
-    inputs = bb.Inputs(log_probs, log_probs, gaussian=posterior)
+    inputs = bb.Inputs(log_probs, log_probs, three, three, available, posterior)
     acquisition.select(key, inputs, batch_size=2, available=available, pending=None)
 session = bb.Session(3, 2)
 session.tell(session.ask(log_probs, 1, "bald"), [0])

@@ -1,7 +1,8 @@
 """From predictions to a batch.
 
 `pointwise` scores and `stochastic` ones, made into a batch by `top`; `kbald`, and `batchbald` with
-its `bounds`, `search` and `certificate`: all are acquisition functions, which `functions` puts
+its `bounds`, `search` and `certificate`; joint ones in Gaussian form, and the baselines on features
+(`badge`, `coreset`, `bait`, `typiclust`): all are acquisition functions, which `functions` puts
 behind one signature, by name. `selection` is the host's way through them: predictions of any
 framework in, a batch of NumPy values out, with the `warnings` that belong to it.
 """

@@ -12,24 +12,26 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bbald_jax.acquisition import pointwise, stochastic
+from bbald_jax.acquisition.badge import select_badge
+from bbald_jax.acquisition.bait import select_bait
 from bbald_jax.acquisition.batch_epig import select_batch_epig
 from bbald_jax.acquisition.batchbald import select_batchbald
 from bbald_jax.acquisition.closed_forms import (
     select_batch_epig_closed,
     select_gaussian_batchbald_closed,
 )
+from bbald_jax.acquisition.coreset import select_coreset
 from bbald_jax.acquisition.gaussian_batchbald import select_gaussian_batchbald
 from bbald_jax.acquisition.inputs import (
     Acquisition,
     Inputs,
-    required_gaussian,
-    required_log_probs,
-    required_target_log_probs,
+    required,
 )
 from bbald_jax.acquisition.kbald import select_kbald
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.acquisition.top import select_random, select_top, without_pending
+from bbald_jax.acquisition.typiclust import select_typiclust
 from bbald_jax.information import entropy
 from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending
 from bbald_jax.validation import invalid_points
@@ -53,7 +55,7 @@ def _top(
     def select(
         key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
     ) -> CandidateBatch:
-        is_invalid = invalid_points(required_log_probs(inputs))
+        is_invalid = invalid_points(required(inputs, "log_probs"))
         available = without_pending(available & ~is_invalid, pending)
         return select_top(
             score(key, inputs, available),
@@ -69,11 +71,13 @@ def _top(
 def _pointwise(
     name: str, score: Callable[[LogProbs], Float[Array, "N"]], description: str
 ) -> Acquisition:
-    return _top(name, lambda key, inputs, available: score(required_log_probs(inputs)), description)
+    return _top(
+        name, lambda key, inputs, available: score(required(inputs, "log_probs")), description
+    )
 
 
 def _bald(inputs: Inputs) -> Float[Array, "N"]:
-    return entropy.mutual_information(required_log_probs(inputs))
+    return entropy.mutual_information(required(inputs, "log_probs"))
 
 
 def _above_rounding(scores: Float[Array, "N"]) -> Float[Array, "N"]:
@@ -125,17 +129,13 @@ bald = _pointwise(
 def batchbald(num_configurations: int = 10_000, progress: Progress | None = None) -> Acquisition:
     """BatchBALD with M = `num_configurations`; `progress` as in `select_batchbald`."""
 
-    def select(
-        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
-    ) -> CandidateBatch:
+    def select(key: Key, inputs: Inputs, **options: Any) -> CandidateBatch:
         return select_batchbald(
             key,
-            required_log_probs(inputs),
-            batch_size=batch_size,
+            required(inputs, "log_probs"),
             num_configurations=num_configurations,
-            available=available,
-            pending=pending,
             progress=progress,
+            **options,
         )
 
     description = (
@@ -170,99 +170,100 @@ softrank_bald = _top(
 epig = _top(
     "epig",
     lambda key, inputs, available: pointwise.epig(
-        required_log_probs(inputs), required_target_log_probs(inputs)
+        required(inputs, "log_probs"), required(inputs, "target_log_probs")
     ),
     "highest mutual information between a point's label and those of the target points",
     requires=("log_probs", "target_log_probs"),
 )
 
 
+def _joint(
+    name: str,
+    requires: tuple[str, ...],
+    form: Callable[..., CandidateBatch],
+    description: str,
+    **settings: Any,
+) -> Acquisition:
+    """A function whose arguments are called as the fields of `Inputs` that it requires."""
+
+    def select(key: Key, inputs: Inputs, **options: Any) -> CandidateBatch:
+        fields = {field: required(inputs, field) for field in requires}
+        return form(key=key, **fields, **settings, **options)
+
+    return Acquisition(name, requires, select, description)
+
+
 @lru_cache(maxsize=_KEPT)  # as for BatchBALD
 def kbald(progress: Progress | None = None) -> Acquisition:
     """2-BALD; `progress` as in `select_kbald`."""
-
-    def select(
-        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
-    ) -> CandidateBatch:
-        return select_kbald(
-            required_log_probs(inputs),
-            batch_size=batch_size,
-            available=available,
-            pending=pending,
-            key=key,
-            progress=progress,
-        )
-
     description = "BALD scores less the mutual information of each pair of labels in the batch"
-    return Acquisition("kbald", ("log_probs",), select, description)
+    return _joint("kbald", ("log_probs",), select_kbald, description, progress=progress)
 
 
 @lru_cache(maxsize=_KEPT)  # as for BatchBALD
 def gaussian_batchbald(progress: Progress | None = None) -> Acquisition:
     """Gaussian BatchBALD from samples; `progress` as in `select_kbald`."""
-
-    def select(
-        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
-    ) -> CandidateBatch:
-        return select_gaussian_batchbald(
-            required_log_probs(inputs),
-            batch_size=batch_size,
-            available=available,
-            pending=pending,
-            key=key,
-            progress=progress,
-        )
-
-    description = "BatchBALD in Gaussian form, for batches that the samples cannot tell apart"
-    return Acquisition("gaussian-batchbald", ("log_probs",), select, description)
+    return _joint(
+        "gaussian-batchbald",
+        ("log_probs",),
+        select_gaussian_batchbald,
+        "BatchBALD in Gaussian form, for batches that the samples cannot tell apart",
+        progress=progress,
+    )
 
 
 @lru_cache(maxsize=_KEPT)  # as for BatchBALD
 def batch_epig(progress: Progress | None = None) -> Acquisition:
     """Batch EPIG from samples; `progress` as in `select_kbald`."""
-
-    def select(
-        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
-    ) -> CandidateBatch:
-        return select_batch_epig(
-            required_log_probs(inputs),
-            required_target_log_probs(inputs),
-            batch_size=batch_size,
-            available=available,
-            pending=pending,
-            key=key,
-            progress=progress,
-        )
-
-    description = "what the batch's labels, jointly, tell about those of the target points"
-    return Acquisition("batch-epig", ("log_probs", "target_log_probs"), select, description)
+    return _joint(
+        "batch-epig",
+        ("log_probs", "target_log_probs"),
+        select_batch_epig,
+        "what the batch's labels, jointly, tell about those of the target points",
+        progress=progress,
+    )
 
 
-def _closed(name: str, form: Callable[..., CandidateBatch], description: str) -> Acquisition:
-    def select(
-        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
-    ) -> CandidateBatch:
-        return form(
-            required_gaussian(inputs),
-            batch_size=batch_size,
-            available=available,
-            pending=pending,
-            key=key,
-        )
-
-    return Acquisition(name, ("gaussian",), select, description)
-
-
-gaussian_batchbald_closed = _closed(
+gaussian_batchbald_closed = _joint(
     "gaussian-batchbald-closed",
-    select_gaussian_batchbald_closed,
+    ("gaussian",),
+    lambda gaussian, **options: select_gaussian_batchbald_closed(gaussian, **options),
     "Gaussian BatchBALD in closed form, of a learner with a Gaussian posterior",
 )
 
-batch_epig_closed = _closed(
+batch_epig_closed = _joint(
     "batch-epig-closed",
-    select_batch_epig_closed,
+    ("gaussian",),
+    lambda gaussian, **options: select_batch_epig_closed(gaussian, **options),
     "batch EPIG in closed form, of a learner with a Gaussian posterior",
+)
+
+badge = _joint(
+    "badge",
+    ("features", "mean_log_probs"),
+    select_badge,
+    "large and different gradients of the last layer, drawn by k-means++",
+)
+
+coreset = _joint(
+    "coreset",
+    ("features", "labelled"),
+    select_coreset,
+    "the points farthest from all that are labelled or chosen",
+)
+
+bait = _joint(
+    "bait",
+    ("features", "mean_log_probs", "labelled"),
+    select_bait,
+    "lowest expected error of a logistic last layer over the pool",
+)
+
+typiclust = _joint(
+    "typiclust",
+    ("features", "labelled"),
+    select_typiclust,
+    "the most typical point of each cluster that has no label yet",
 )
 
 
@@ -292,6 +293,10 @@ def catalogue(
         batch_epig(progress),
         gaussian_batchbald_closed,
         batch_epig_closed,
+        badge,
+        coreset,
+        bait,
+        typiclust,
     )
     return {function.name: function for function in functions}
 

@@ -1,7 +1,7 @@
 """The seam where acquisition functions plug in: what one is, and what it may look at."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -48,28 +48,21 @@ class Acquisition(NamedTuple):
     description: str = ""
 
 
-def required_log_probs(inputs: Inputs) -> LogProbs:
-    """`inputs.log_probs`, or an error that says that they are required."""
-    if inputs.log_probs is None:
-        raise ValueError("inputs.log_probs: this acquisition function requires predictions")
-    return jnp.asarray(inputs.log_probs)
+_WORDS = {
+    "log_probs": "predictions",
+    "target_log_probs": (
+        "predictions for target points, by the same posterior samples as those for the pool"
+    ),
+    "mean_log_probs": "one prediction a point, [N, C], such as that of Learner.predict",
+    "features": "features of the points, [N, D], such as those that a learner sees",
+    "labelled": "a mask of the points whose label is known, [N]",
+    "gaussian": "a Gaussian posterior, such as that of bb.logistic_head",
+}
 
 
-def required_target_log_probs(inputs: Inputs) -> TargetLogProbs:
-    """`inputs.target_log_probs`, likewise."""
-    if inputs.target_log_probs is None:
-        raise ValueError(
-            "inputs.target_log_probs: this acquisition function requires predictions for target "
-            "points, by the same posterior samples as those for the pool"
-        )
-    return jnp.asarray(inputs.target_log_probs)
-
-
-def required_gaussian(inputs: Inputs) -> GaussianPosterior:
-    """`inputs.gaussian`, likewise."""
-    if inputs.gaussian is None:
-        raise ValueError(
-            "inputs.gaussian: this acquisition function requires a Gaussian posterior, such as "
-            "that of bb.logistic_head"
-        )
-    return inputs.gaussian
+def required(inputs: Inputs, name: str) -> Any:
+    """A field of `inputs`, or an error that says that it is required."""
+    value = getattr(inputs, name)
+    if value is None:
+        raise ValueError(f"inputs.{name}: this acquisition function requires {_WORDS[name]}")
+    return value if name == "gaussian" else jnp.asarray(value)

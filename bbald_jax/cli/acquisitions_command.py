@@ -9,6 +9,8 @@ def acquisitions() -> None:
     needs = {
         "log_probs": "predictions",
         "target_log_probs": "target predictions",
+        "mean_log_probs": "one prediction a point",
+        "labelled": "the points labelled",
         "gaussian": "the logistic head",
     }
     functions = catalogue().values()

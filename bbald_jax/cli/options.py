@@ -63,6 +63,10 @@ ACQUISITIONS = (
     "batch-epig",
     "gaussian-batchbald-closed",
     "batch-epig-closed",
+    "badge",
+    "coreset",
+    "bait",
+    "typiclust",
 )
 #: `experiment.datasets.DATASETS`.
 DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")

@@ -29,6 +29,8 @@ NAMES = [
 ]
 #: They look at no prediction; test_joint_forms.py is about them.
 CLOSED = ["gaussian-batchbald-closed", "batch-epig-closed"]
+#: Nor do these, which look at features: see test_baselines.py.
+BASELINES = ["badge", "coreset", "bait", "typiclust"]
 WITH_TARGETS = ("epig", "batch-epig")
 KEY = jax.random.key(0)
 BATCH_SIZE = 3
@@ -68,8 +70,8 @@ def select(
 
 def test_the_catalogue_knows_each_function_by_its_own_name():
     catalogue = bb.catalogue()
-    assert list(catalogue) == NAMES + CLOSED
-    assert [function.name for function in catalogue.values()] == NAMES + CLOSED
+    assert list(catalogue) == NAMES + CLOSED + BASELINES
+    assert [function.name for function in catalogue.values()] == NAMES + CLOSED + BASELINES
 
 
 def test_the_batch_has_b_slots_of_different_points(function: bb.Acquisition, log_probs: jax.Array):

@@ -266,7 +266,8 @@ for select in (bald, batchbald):
         else:
             print("accepted", wrong.dtype, wrong.shape)
 posterior = bb.GaussianPosterior(*2 * [np.eye(6, dtype=np.float32), np.ones(6, np.float32)], 3)
-inputs = bb.Inputs(*2 * [np.asarray(log_probs)], gaussian=posterior)
+seen = [np.asarray(log_probs[:, 0]), np.eye(6, dtype=np.float32), np.zeros(6, bool)]
+inputs = bb.Inputs(*2 * [np.asarray(log_probs)], *seen, posterior)
 for function in bb.catalogue(num_configurations=10).values():
     batch = function.select(
         jax.random.key(0), inputs, batch_size=2,
@@ -279,7 +280,7 @@ def test_masks_are_checked_and_may_be_numpy_arrays():
     result = subprocess.run(
         [sys.executable, "-c", _WITHOUT_TYPE_CHECKS], capture_output=True, text=True, check=False
     )
-    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 16, result.stderr
+    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 20, result.stderr
 
 
 def test_no_points_at_all_are_refused():

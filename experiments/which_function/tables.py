@@ -241,11 +241,11 @@ def one_shot() -> list[str]:
     return paragraphs
 
 
-HEAD = """Every cell is a data set with features; each trial has a pool of 3,000 random training points
-of it (digits 1,297), starts from no label, and is scored on the test points; the same pools for all
-functions. Differences are paired by pool, in points, with 95 % intervals (Student's t); what is
-bold is not zero at that level, and no correction is made for the number of comparisons. Random
-acquisition has the same learner, `bb.logistic_head` with its default settings."""
+HEAD = """Every cell is a data set with features; each trial has a pool of 3,000 random training
+points of it (all 1,200 of digits), starts from no label, and is scored on the test points; the
+pools are the same for all functions. Differences are paired by pool, in points, with 95 % intervals
+(Student's t); what is bold is not zero at that level, and no correction is made for the number of
+comparisons. Random acquisition has the same learner, `bb.logistic_head` at its defaults."""
 
 
 def main() -> None:

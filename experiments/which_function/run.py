@@ -42,13 +42,36 @@ NUM_SAMPLES = 100
 #: Targets of EPIG and batch EPIG: the first points of the pool, which is in random order.
 NUM_TARGETS = 200
 CONFIGURATIONS = 10_000
+#: Rows of the buffer of labels.
+CAPACITIES = (50, 100, 200)
 COLUMNS = ("cell", "acquisition", "batch", "seed", "labels", "correct", "test", "f1", "found", "s")
 
 CELLS = (*cells.CHOOSE, *cells.CONFIRM)
-ALL = tuple(functions.catalogue())
-#: Functions whose score of many classes takes minutes a trial: cells of 50 classes leave them out.
-COSTLY = ("batchbald", "kbald", "batch-epig", "gaussian-batchbald", "epig")
-MANY_CLASSES = ("r52", "zipf", "newsgroups")
+#: Samples of 20 and more classes take minutes a trial: functions that look at samples are run in
+#: the other cells only.
+MANY_CLASSES = ("zipf", "newsgroups", "r52")
+FEW_CLASSES = tuple(cell for cell in CELLS if cell not in MANY_CLASSES)
+
+CHEAP = ("random", "margin-map", "gaussian-batchbald-closed", "batch-epig-closed")
+BASELINES = ("badge", "coreset", "bait", "typiclust")
+SAMPLED = (
+    "batchbald",
+    "gaussian-batchbald",
+    "batch-epig",
+    "bald",
+    "power-bald",
+    "kbald",
+    "margin",
+    "epig",
+)
+SIX = (
+    "random",
+    "margin",
+    "batchbald",
+    "badge",
+    "gaussian-batchbald-closed",
+    "batch-epig-closed",
+)
 
 
 class Part(NamedTuple):
@@ -58,27 +81,19 @@ class Part(NamedTuple):
     labels: int
     acquisitions: Sequence[str]
     cells: Sequence[str] = CELLS
-    num_samples: int = NUM_SAMPLES
+    pool_size: int = POOL_SIZE
 
 
 PARTS = {
-    "sweep": [Part(10, 200, ALL)],
-    "fifties": [Part(50, 200, ALL)],
-    "small": [
-        Part(
-            2,
-            60,
-            (
-                "random",
-                "margin",
-                "batchbald",
-                "badge",
-                "gaussian-batchbald-closed",
-                "batch-epig-closed",
-            ),
-        )
+    "sweep": [Part(10, 200, CHEAP), Part(10, 200, BASELINES), Part(10, 100, SAMPLED, FEW_CLASSES)],
+    "fifties": [
+        Part(50, 200, (*CHEAP, *BASELINES)),
+        Part(50, 100, SAMPLED, ("digits", "mnist-graph", "fashion-graph", "r8")),
     ],
-    "rules": [Part(10, 200, tuple(rules.RULES))],
+    "small": [Part(2, 60, SIX, FEW_CLASSES)],
+    "rules": [Part(10, 200, tuple(rules.RULES)[1:])],
+    "targets-2": [Part(2, 60, CHEAP, ("mnist-graph", "mnist-encoder"), 10_000)],
+    "targets-10": [Part(10, 200, CHEAP, ("mnist-graph", "mnist-encoder", "fashion-graph"), 10_000)],
 }
 
 
@@ -100,24 +115,27 @@ def find(name: str) -> Acquisition:
 
 def run(cell: Cell, acquisition: Acquisition, part: Part, seed: int) -> Iterator[list[object]]:
     """The lines of a trial."""
-    x, y = cell.pool(seed, POOL_SIZE)
+    x, y = cell.pool(seed, part.pool_size)
     none = Labelled(jnp.zeros((0, x.shape[1])), jnp.zeros(0, jnp.int32), jnp.int32(0))
     x, y = jnp.asarray(x), jnp.asarray(y, jnp.int32)
     num_rounds = part.labels // part.batch
     data = Data(x, y, none, jnp.asarray(cell.x_test), jnp.asarray(cell.y_test), x[:NUM_TARGETS])
     learner = learner_of(cell.num_classes)
-    loop = Loop(learner, acquisition, part.batch, part.num_samples, num_rounds * part.batch)
+    loop = Loop(learner, acquisition, part.batch, NUM_SAMPLES, part.labels)
     state = rounds.init(jax.random.key(seed), y, num_classes=cell.num_classes, initial_per_class=0)
     found: set[int] = set()
     for number in range(num_rounds + 1):
         start = time.perf_counter()
-        learned = rounds.fit(loop, state, data)
+        # The same fit and the same samples to rounding, sooner.
+        capacity = min(size for size in CAPACITIES if size >= number * part.batch)
+        small = loop._replace(capacity=capacity)
+        learned = rounds.fit(small, state, data)
         predicted = np.asarray(learner.predict(learned, data.x_test)).argmax(axis=1)
         correct = int((predicted == cell.y_test).sum())
         f1 = f1_score(cell.y_test, predicted, average="macro", zero_division=0)
         line = [number * part.batch, correct, len(predicted), f"{f1:.4f}", len(found)]
         if number < num_rounds:
-            state, batch = rounds.ask(loop, state, rounds.predict(loop, state, learned, data))
+            state, batch = rounds.ask(loop, state, rounds.predict(small, state, learned, data))
             labels = rounds.oracle(data, batch.indices)
             state = rounds.tell(state, batch.indices, labels)
             found |= set(np.asarray(labels)[np.asarray(batch.indices) >= 0].tolist())
@@ -138,8 +156,6 @@ def wanted(part: Part, seeds: Sequence[int]) -> Iterator[Trial]:
     for some in (seeds[at : at + 5] for at in range(0, len(seeds), 5)):
         for cell in part.cells:
             for acquisition in part.acquisitions:
-                if acquisition in COSTLY and cell in MANY_CLASSES:
-                    continue
                 for seed in some:
                     yield Trial(cell, acquisition, part.batch, seed)
 

@@ -10,12 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.acquisition.certificate import (
     CERTIFICATE_TOLERANCE,
+    SPENT,
     certify,
     effective_configurations,
 )
 from bbald_jax.acquisition.progress import Progress, report
 from bbald_jax.acquisition.search import best_gains
-from bbald_jax.acquisition.ties import priorities
+from bbald_jax.acquisition.ties import first_of_equals, priorities
 from bbald_jax.acquisition.top import usable_pending, without_pending
 from bbald_jax.information.configurations import (
     Configurations,
@@ -48,6 +49,15 @@ class _Slot(NamedTuple):
     num_nodes: Int[Array, ""]
 
 
+class _Choice(NamedTuple):
+    """What a step takes, and what it has seen of the gains."""
+
+    point: Int[Array, ""]
+    gain: Float[Array, ""]
+    bounds: Float[Array, "N"]
+    work: Float[Array, ""]
+
+
 class _State(NamedTuple):
     """What one acquisition hands to the next."""
 
@@ -78,8 +88,15 @@ def select_batchbald(
     while the configurations fit in `num_configurations` (`diagnostics.is_exact`), an unbiased
     Monte-Carlo estimate beyond.
 
+    K samples hold log K nats. Once they leave less than 0.1 nats unknown they are spent: what is
+    left to tell is which of a few samples is the true one, and none of them is. The other points of
+    the batch are then drawn at random, without a search (`diagnostics.remaining_entropy` shows
+    where, and `arbitrary_batch` says it in words). Drawing at random was better than going on, and
+    no worse than the gains of Gaussian BatchBALD: `experiments/results/which_function/one_shot.md`.
+
     Args:
-      key: for the thinning of the configurations, and for the order of points that gain the same.
+      key: for the thinning of the configurations, for the order of points that gain the same, and
+        for the points that are drawn at random.
       log_probs: `[N, K, C]`, log p(y=c | x_n, w_k), normalised over C.
       batch_size: B, at least 1 (static); it may exceed N.
       num_configurations: M, at least 1 (static); below about 1,000 the choice suffers.
@@ -136,48 +153,61 @@ def select_batchbald(
 
         tree = lax.fori_loop(0, num_conditions, condition, tree)
     prior_entropy = remaining_entropy(tree)
+    no_hint = jnp.full(num_points, jnp.inf, log_probs.dtype)
 
     def step(state: _State, inputs):
         """Add the point of the best gain; after the last one, only look at what is left."""
         step_key, num_chosen = inputs
         is_over = num_chosen == batch_size
         score = prior_entropy - state.remaining
-        best = best_gains(
-            state.tree,
-            pool,
-            state.available,
-            num_best=batch_size,
-            # The certificate needs the first and the last B gains, unless they add up to more than
-            # there is left to know: then they bound nothing. The choice needs only the best one.
-            num_wanted=jnp.where(is_over | (num_chosen == 0), batch_size, 1),
-            num_needed=jnp.where(is_over, 0, 1),
-            enough=state.remaining,
-            tolerance=jnp.where(is_over, CERTIFICATE_TOLERANCE * score / batch_size, 0),
-            hint=state.hint,
-            priority=priority,
-            use_bounds=use_bounds,
-        )
-        index = best.chosen
-        is_found = (best.gain > -jnp.inf) & ~is_over
+
+        def look() -> _Choice:
+            best = best_gains(
+                state.tree,
+                pool,
+                state.available,
+                num_best=batch_size,
+                # The certificate needs the first and the last B gains, unless they add up to more
+                # than there is left to know: then they bound nothing. The choice needs only the
+                # best one.
+                num_wanted=jnp.where(is_over | (num_chosen == 0), batch_size, 1),
+                num_needed=jnp.where(is_over, 0, 1),
+                enough=state.remaining,
+                tolerance=jnp.where(is_over, CERTIFICATE_TOLERANCE * score / batch_size, 0),
+                hint=state.hint,
+                priority=priority,
+                use_bounds=use_bounds,
+            )
+            return _Choice(best.chosen, best.gain, best.bounds, best.work)
+
+        def draw() -> _Choice:
+            """A random point: nothing is known of any gain but that it is no more than is left."""
+            index = first_of_equals(state.available, priority)
+            gain = jnp.where(state.available[index], state.remaining, -jnp.inf)
+            return _Choice(index, gain, no_hint, jnp.zeros((), log_probs.dtype))
+
+        is_spent = state.remaining < SPENT
+        index, gain, bounds, work = lax.cond(is_spent, draw, look)
+        is_found = (gain > -jnp.inf) & ~is_over
         tree, remaining = lax.cond(
             is_found,
             lambda: join(state.tree, step_key, index),
             lambda: (state.tree, state.remaining),
         )
+        gain = jnp.where(is_spent, jnp.maximum(state.remaining - remaining, 0), gain)
         report(progress, num_chosen + 1, is_found)
         slot = _Slot(
             point=jnp.where(is_found, index, -1),
-            gain=jnp.where(is_found, best.gain, 0),
+            gain=jnp.where(is_found, gain, 0),
             is_exact=state.tree.is_exact,
             remaining_entropy=remaining,
-            upper_gains=lax.top_k(best.bounds, min(batch_size, num_points))[0],
-            work=best.work,
+            upper_gains=lax.top_k(bounds, min(batch_size, num_points))[0],
+            work=work,
             num_nodes=state.tree.size,
         )
         available = state.available.at[index].set(state.available[index] & ~is_found)
-        return _State(tree, available, remaining, best.bounds), slot
+        return _State(tree, available, remaining, bounds), slot
 
-    no_hint = jnp.full(num_points, jnp.inf, log_probs.dtype)
     state = _State(tree, available, prior_entropy, no_hint)
     keys = jax.random.split(batch_key, batch_size + 1)
     state, slots = lax.scan(step, state, (keys, jnp.arange(batch_size + 1)))

@@ -193,11 +193,11 @@ def spent_samples(
     if needed >= MOST_SAMPLES:
         fix = (
             f"{samples} would have to be {MOST_SAMPLES:,} or more, so lower {size}, or use a "
-            "function without this ceiling (power-bald, margin)"
+            "function without this ceiling (batch-epig, gaussian-batchbald, power-bald)"
         )
     return (
-        f"{subject} K = {num_samples} posterior samples were spent {when}; what follows carries no "
-        f"information: {fix}."
+        f"{subject} K = {num_samples} posterior samples were spent {when}; what follows was drawn "
+        f"at random: {fix}."
     )
 
 

@@ -23,6 +23,7 @@ from conftest import (
 from hypothesis import strategies as st
 
 import bbald_jax as bb
+from bbald_jax.acquisition.certificate import SPENT
 
 ROUNDING = 2e-6  # nats
 KEY = jax.random.key(0)
@@ -329,6 +330,20 @@ def test_spent_samples_end_in_zero_gains_not_in_nan(make_log_probs: MakeLogProbs
     assert_nats(batch.gains[1:], np.zeros(3), ROUNDING)
     assert_nats(batch.scores, np.full(4, reference.entropy(np.array([0.5, 0.25, 0.25]))), ROUNDING)
     assert len(set(batch.indices.tolist()) & set(range(6))) == 4
+
+
+def test_spent_samples_draw_the_rest_at_random(make_log_probs: MakeLogProbs):
+    # Three samples, told apart by a few points of many.
+    log_probs = make_log_probs(200, 3, 3, scale=1.0)
+    choose = partial(bb.select_batchbald, log_probs=log_probs, batch_size=40, num_configurations=9)
+    batches = [choose(jax.random.key(seed)) for seed in range(20)]
+    remaining = np.array([batch.diagnostics.remaining_entropy for batch in batches])
+    assert (remaining[:, 0] > SPENT).all() and (remaining[:, 20] < SPENT).all()
+    assert all(len(set(batch.indices.tolist())) == 40 for batch in batches)
+    # 400 draws from all of the pool: by gains they would be the same 20 in each batch.
+    rest = np.array([batch.indices[20:] for batch in batches])
+    assert len(set(rest.ravel().tolist())) > 120
+    assert abs(rest.mean() - 99.5) < 4 * np.sqrt((200**2 - 1) / 12 / rest.size)
 
 
 # --- thinned

@@ -53,7 +53,7 @@ def test_log_k_is_what_k_samples_can_tell(
         (
             10_000.0,
             "K would have to be 10,000 or more, so lower the batch size, or use a function without "
-            "this ceiling (power-bald, margin).",
+            "this ceiling (batch-epig, gaussian-batchbald, power-bald).",
         ),
     ],
 )
@@ -66,9 +66,9 @@ def test_the_warning_names_k_and_what_to_raise_it_to(needed: float, fix: str):
         samples="K",
         size="the batch size",
     )
-    start = "The K = 20 posterior samples were spent after 3 of 10 points; what follows carries no "
-    assert line == f"{start}information: {fix}"
-    assert {"power-bald", "margin"} <= set(bb.catalogue())
+    start = "The K = 20 posterior samples were spent after 3 of 10 points; what follows was drawn "
+    assert line == f"{start}at random: {fix}"
+    assert {"batch-epig", "gaussian-batchbald", "power-bald"} <= set(bb.catalogue())
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def select_batch_epig(
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats, never below zero;
       `scores[i]` the sum of the gains so far. Both are approximations for the K given samples.
       Points with NaN are left out (of S too) and counted in `diagnostics.num_invalid`.
-      With R = min(C, K), memory beside the input: N R (K + 5 R) floats. Time: O(N K R^2) a point.
+      With R = min(C, K), memory beside the input: N R (2 K + 5 R) floats. Time: O(N K R^2) a point.
 
     Raises:
       ValueError: `batch_size` below 1, or targets of another K or C, or none (at trace time).

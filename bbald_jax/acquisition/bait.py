@@ -118,7 +118,7 @@ def select_bait(
         available=available,
         pending=None,  # known from the start
         is_invalid=is_invalid,
-        is_exact=jnp.zeros(2 * batch_size, bool),
+        is_exact=False,
         key=key,
     )
     kept = _prune(forward.indices, rows, start, fisher, batch_size)

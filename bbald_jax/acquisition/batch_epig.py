@@ -5,25 +5,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Int
 
-from bbald_jax.acquisition.progress import Progress, report
-from bbald_jax.acquisition.ties import best, priorities
-from bbald_jax.acquisition.top import usable_pending, without_pending
+from bbald_jax.acquisition.greedy import greedy
+from bbald_jax.acquisition.progress import Progress
 from bbald_jax.information.gaussian import residuals, step_down
-from bbald_jax.typing import (
-    Available,
-    CandidateBatch,
-    Diagnostics,
-    Key,
-    LogProbs,
-    Pending,
-    TargetLogProbs,
-)
+from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending, TargetLogProbs
 from bbald_jax.validation import (
-    assert_available,
     assert_log_probs,
-    assert_positive,
     assert_target_log_probs,
     invalid_points,
 )
@@ -72,7 +61,7 @@ def select_batch_epig(
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats, never below zero;
       `scores[i]` the sum of the gains so far. Both are approximations for the K given samples.
       Points with NaN are left out (of S too) and counted in `diagnostics.num_invalid`.
-      With R = min(C, K), memory beside the input: N R (K + 5 R) floats. Time: O(N K R^2) a point.
+      With R = min(C, K), memory beside the input: N R (2 K + 5 R) floats. Time: O(N K R^2) a point.
 
     Raises:
       ValueError: `batch_size` below 1, or targets of another K or C, or none (at trace time).
@@ -82,18 +71,14 @@ def select_batch_epig(
     """
     num_points, num_samples, _ = assert_log_probs(log_probs)
     assert_target_log_probs(log_probs, target_log_probs)
-    assert_positive(batch_size=batch_size)
-    is_invalid = invalid_points(log_probs)
-    available = without_pending(assert_available(available, num_points) & ~is_invalid, pending)
-    priority = None if key is None else priorities(key, jnp.arange(num_points))
-
     points, targets = residuals(log_probs), residuals(target_log_probs)
     num_targets = jnp.sum(~invalid_points(target_log_probs))
     wanted = _einsum("trk,trl->kl", targets, targets) / jnp.maximum(num_targets, 1)
 
-    def learn_of(state, point: Float[Array, "R K"]):
+    def learn_of(state, index: Int[Array, ""], is_found: Bool[Array, ""]):
         """P, V and `W_n = A_n P B P A_n'` once the label of a point is known."""
         unknown, own, useful = state
+        point = jnp.where(is_found, points[index], 0)
         step = step_down(point, unknown)
         seen = _einsum("kl,lr->kr", unknown, _einsum("kl,lr->kr", wanted, step))
         inner = _einsum("kr,kl,ls->rs", step, wanted, step)
@@ -104,11 +89,11 @@ def select_batch_epig(
         useful = useful + _einsum("nrs,nqs->nrq", _einsum("nrs,sp->nrp", here, inner), here)
         return unknown - _einsum("kr,lr->kl", step, step), own, useful
 
-    def gains_of(state) -> Float[Array, "N"]:
+    def gains_of(state, available: Available):
         _, own, useful = state
         factor = jnp.linalg.cholesky(own)
         solved = jax.scipy.linalg.cho_solve((factor, True), useful)
-        return jnp.maximum(jnp.trace(solved, axis1=1, axis2=2) / 2, 0)
+        return jnp.maximum(jnp.trace(solved, axis1=1, axis2=2) / 2, 0), state
 
     size = points.shape[1]
     state = (
@@ -116,33 +101,15 @@ def select_batch_epig(
         jnp.broadcast_to(jnp.eye(size), (num_points, size, size)),
         _einsum("nrk,nqk->nrq", _einsum("nrk,kl->nrl", points, wanted), points),
     )
-    if pending is not None and pending.size:
-        conditions, num_conditions = usable_pending(pending, is_invalid)
-        state = lax.fori_loop(
-            0, num_conditions, lambda i, state: learn_of(state, points[conditions[i]]), state
-        )
-
-    def choose(carry, num_chosen):
-        state, available, score = carry
-        gains = gains_of(state)
-        index = best(gains, available, priority)
-        is_found = available[index]
-        gain = jnp.where(is_found, gains[index], 0)
-        score = score + gain
-        state = learn_of(state, jnp.where(is_found, points[index], 0))
-        report(progress, num_chosen + 1, is_found)
-        carry = state, available.at[index].set(False), score
-        return carry, (jnp.where(is_found, index, -1), score, gain)
-
-    start = (state, available, jnp.zeros((), points.dtype))
-    _, (indices, scores, gains) = lax.scan(choose, start, jnp.arange(batch_size))
-    return CandidateBatch(
-        indices=indices,
-        scores=scores,
-        gains=gains,
-        diagnostics=Diagnostics(
-            num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
-            is_exact=jnp.zeros(batch_size, bool),
-            num_tied=jnp.int32(0),
-        ),
+    return greedy(
+        state,
+        gains_of,
+        learn_of,
+        batch_size=batch_size,
+        available=available,
+        pending=pending,
+        is_invalid=invalid_points(log_probs),
+        is_exact=False,
+        key=key,
+        progress=progress,
     )

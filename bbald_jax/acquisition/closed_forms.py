@@ -5,13 +5,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Int
 
-from bbald_jax.acquisition.ties import best, priorities
-from bbald_jax.acquisition.top import usable_pending, without_pending
+from bbald_jax.acquisition.greedy import greedy
 from bbald_jax.information.gaussian import GaussianPosterior
-from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, Pending
-from bbald_jax.validation import assert_available, assert_positive
+from bbald_jax.typing import Available, CandidateBatch, Key, Pending
+from bbald_jax.validation import assert_positive
 
 _einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
@@ -119,23 +118,21 @@ def _select(
 ) -> CandidateBatch:
     assert_positive(batch_size=batch_size)
     factors, weights, targets, target_weights, num_classes = posterior
-    num_points, num_features = factors.shape
+    num_features = factors.shape[1]
     variance = jnp.sum(factors**2, axis=1)
     is_invalid = ~jnp.isfinite(variance * weights)
-    available = without_pending(assert_available(available, num_points) & ~is_invalid, pending)
-    priority = None if key is None else priorities(key, jnp.arange(num_points))
     contrasts = (num_classes - 1) / 2
 
-    def gains_of(state) -> Float[Array, "N"]:
+    def gains_of(state, available: Available):
         variance, shared, target_variance, *_ = state
         if not has_targets:
-            return contrasts * jnp.log1p(weights * variance)
+            return contrasts * jnp.log1p(weights * variance), state
         own = weights / (1 + weights * variance)
         theirs = target_weights / (1 + target_weights * target_variance)
         explained = jnp.clip(shared**2 * own[:, None] * theirs, 0, 1 - 1e-6)
-        return -contrasts * jnp.mean(jnp.log1p(-explained), axis=1)
+        return -contrasts * jnp.mean(jnp.log1p(-explained), axis=1), state
 
-    def learn_of(state, index: Int[Array, ""], is_found):
+    def learn_of(state, index: Int[Array, ""], is_found: Bool[Array, ""]):
         """Variances and covariances once the label of a point is known."""
         variance, shared, target_variance, directions, count = state
         # The point's factor less what is known of it already.
@@ -165,31 +162,14 @@ def _select(
         jnp.zeros((num_pending + batch_size, num_features)),
         jnp.int32(0),
     )
-    if pending is not None and pending.size:
-        conditions, num_conditions = usable_pending(pending, is_invalid)
-        state = lax.fori_loop(
-            0, num_conditions, lambda i, state: learn_of(state, conditions[i], True), state
-        )
-
-    def choose(carry, _):
-        state, available, score = carry
-        gains = gains_of(state)
-        index = best(gains, available, priority)
-        is_found = available[index]
-        gain = jnp.where(is_found, gains[index], 0)
-        score = score + gain
-        carry = learn_of(state, index, is_found), available.at[index].set(False), score
-        return carry, (jnp.where(is_found, index, -1), score, gain)
-
-    start = (state, available, jnp.zeros((), variance.dtype))
-    _, (indices, scores, gains) = lax.scan(choose, start, None, length=batch_size)
-    return CandidateBatch(
-        indices=indices,
-        scores=scores,
-        gains=gains,
-        diagnostics=Diagnostics(
-            num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
-            is_exact=jnp.zeros(batch_size, bool),
-            num_tied=jnp.int32(0),
-        ),
+    return greedy(
+        state,
+        gains_of,
+        learn_of,
+        batch_size=batch_size,
+        available=available,
+        pending=pending,
+        is_invalid=is_invalid,
+        is_exact=False,
+        key=key,
     )

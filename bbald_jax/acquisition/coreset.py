@@ -78,7 +78,7 @@ def select_coreset(
         available=assert_available(available, num_points) & ~is_labelled,
         pending=pending,
         is_invalid=is_invalid,
-        is_exact=jnp.ones(batch_size, bool),
+        is_exact=True,
         key=key,
     )
     gains = jnp.maximum(batch.gains, 0)

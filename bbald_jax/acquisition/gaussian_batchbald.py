@@ -6,20 +6,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from bbald_jax.acquisition.progress import Progress, report
-from bbald_jax.acquisition.ties import SLACK, best, priorities
-from bbald_jax.acquisition.top import usable_pending, without_pending
+from bbald_jax.acquisition.greedy import greedy
+from bbald_jax.acquisition.progress import Progress
+from bbald_jax.acquisition.ties import SLACK
+from bbald_jax.acquisition.top import usable_pending
 from bbald_jax.information.entropy import mutual_information
 from bbald_jax.information.gaussian import covariance, learn, log_determinant, residuals
-from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
-from bbald_jax.validation import (
-    assert_available,
-    assert_log_probs,
-    assert_positive,
-    invalid_points,
-)
+from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending
+from bbald_jax.validation import assert_log_probs, invalid_points
 
 # Candidates that are evaluated between two looks at whether another one can still win.
 _BLOCK = 64
@@ -30,6 +26,13 @@ class _Search(NamedTuple):
 
     gains: Float[Array, "N"]
     is_fresh: Bool[Array, "N"]
+
+
+class _State(NamedTuple):
+    """Before a step: what bounds its gains, and what the points so far leave unknown."""
+
+    bounds: Float[Array, "N"]
+    unknown: Float[Array, "K K"]
 
 
 @partial(jax.jit, static_argnames=("batch_size", "progress"))
@@ -78,65 +81,48 @@ def select_gaussian_batchbald(
     (1978).
     """
     num_points, num_samples, _ = assert_log_probs(log_probs)
-    assert_positive(batch_size=batch_size)
     is_invalid = invalid_points(log_probs)
-    available = without_pending(assert_available(available, num_points) & ~is_invalid, pending)
-    priority = None if key is None else priorities(key, jnp.arange(num_points))
     alone = jnp.where(is_invalid, 0, mutual_information(log_probs))
-    unknown = jnp.eye(num_samples)
-    num_conditions = jnp.int32(0)
-    if pending is not None and pending.size:
-        conditions, num_conditions = usable_pending(pending, is_invalid)
-        unknown = lax.fori_loop(
-            0,
-            num_conditions,
-            lambda i, unknown: learn(residuals(log_probs[conditions[i]][None])[0], unknown),
-            unknown,
-        )
     block = min(_BLOCK, num_points)
 
-    def search(bounds: Float[Array, "N"], available: Available, unknown: Float[Array, "K K"]):
+    def search(state: _State, available: Available):
         """The gains of this step wherever they can decide; elsewhere bounds of them."""
 
-        def is_open(state: _Search) -> Bool[Array, "N"]:
-            highest = jnp.max(jnp.where(available & state.is_fresh, state.gains, 0))
+        def is_open(search: _Search) -> Bool[Array, "N"]:
+            highest = jnp.max(jnp.where(available & search.is_fresh, search.gains, 0))
             # What is below the slack is nothing, and needs no evaluation to be equal to nothing.
             least = jnp.maximum(highest - SLACK, SLACK)
-            return available & ~state.is_fresh & (state.gains > least)
+            return available & ~search.is_fresh & (search.gains > least)
 
-        def evaluate(state: _Search) -> _Search:
-            order = jnp.where(is_open(state), state.gains, -1)
+        def evaluate(search: _Search) -> _Search:
+            order = jnp.where(is_open(search), search.gains, -1)
             _, chosen = lax.top_k(order, block)
-            shared = log_determinant(covariance(residuals(log_probs[chosen]), unknown)) / 2
-            gains = jnp.minimum(jnp.maximum(alone[chosen] + shared, 0), state.gains[chosen])
-            return _Search(state.gains.at[chosen].set(gains), state.is_fresh.at[chosen].set(True))
+            shared = log_determinant(covariance(residuals(log_probs[chosen]), state.unknown)) / 2
+            gains = jnp.minimum(jnp.maximum(alone[chosen] + shared, 0), search.gains[chosen])
+            return _Search(search.gains.at[chosen].set(gains), search.is_fresh.at[chosen].set(True))
 
-        start = _Search(bounds, jnp.zeros(num_points, bool))
-        return lax.while_loop(lambda state: jnp.any(is_open(state)), evaluate, start).gains
+        start = _Search(state.bounds, jnp.zeros(num_points, bool))
+        gains = lax.while_loop(lambda search: jnp.any(is_open(search)), evaluate, start).gains
+        return gains, state._replace(bounds=gains)
 
-    def step(state, num_chosen):
-        bounds, available, unknown, score = state
-        gains = search(bounds, available, unknown)
-        index = best(gains, available, priority)
-        is_found = available[index]
-        gain = jnp.where(is_found, gains[index], 0)
-        score = score + gain
-        learnt = learn(residuals(log_probs[index][None])[0], unknown)
-        unknown = jnp.where(is_found, learnt, unknown)
-        report(progress, num_chosen + 1, is_found)
-        state = gains, available.at[index].set(False), unknown, score
-        return state, (jnp.where(is_found, index, -1), score, gain)
+    def learn_of(state: _State, index: Int[Array, ""], is_found: Bool[Array, ""]) -> _State:
+        learnt = learn(residuals(log_probs[index][None])[0], state.unknown)
+        return state._replace(unknown=jnp.where(is_found, learnt, state.unknown))
 
-    # Whatever is pending, no gain is above the point's own information.
-    start = (alone, available, unknown, jnp.zeros((), alone.dtype))
-    _, (indices, scores, gains) = lax.scan(step, start, jnp.arange(batch_size))
-    return CandidateBatch(
-        indices=indices,
-        scores=scores,
-        gains=gains,
-        diagnostics=Diagnostics(
-            num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
-            is_exact=(jnp.arange(batch_size) == 0) & (num_conditions == 0),
-            num_tied=jnp.int32(0),
-        ),
+    batch = greedy(
+        # Whatever is pending, no gain is above the point's own information.
+        _State(alone, jnp.eye(num_samples)),
+        search,
+        learn_of,
+        batch_size=batch_size,
+        available=available,
+        pending=pending,
+        is_invalid=is_invalid,
+        is_exact=False,
+        key=key,
+        progress=progress,
     )
+    is_first = jnp.arange(batch_size) == 0
+    if pending is not None and pending.size:
+        is_first &= usable_pending(pending, is_invalid)[1] == 0
+    return batch._replace(diagnostics=batch.diagnostics._replace(is_exact=is_first))

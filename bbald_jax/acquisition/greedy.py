@@ -24,7 +24,7 @@ def greedy(
     available: Available | None,
     pending: Pending | None,
     is_invalid: Bool[Array, "N"],
-    is_exact: Bool[Array, "B"],
+    is_exact: bool,
     key: Key | None = None,
     progress: Progress | None = None,
 ) -> CandidateBatch:
@@ -40,7 +40,7 @@ def greedy(
       available: `[N]` bool, the points to choose from; all of them where it is None.
       pending: `[P]`, padded with -1; learned of before the first point, and not chosen.
       is_invalid: `[N]`, points that are neither chosen nor learned of.
-      is_exact: `[B]`, for the diagnostics.
+      is_exact: whether the scores are, for the diagnostics.
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
       progress: see `select_kbald`.
@@ -80,7 +80,7 @@ def greedy(
         gains=gains,
         diagnostics=Diagnostics(
             num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
-            is_exact=is_exact,
+            is_exact=jnp.full(batch_size, is_exact),
             num_tied=jnp.int32(0),
         ),
     )

@@ -3,22 +3,15 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from bbald_jax.acquisition.greedy import greedy
 from bbald_jax.acquisition.pointwise import epig
-from bbald_jax.acquisition.progress import Progress, report
-from bbald_jax.acquisition.ties import best, priorities
-from bbald_jax.acquisition.top import usable_pending, without_pending
+from bbald_jax.acquisition.progress import Progress
 from bbald_jax.information.entropy import mutual_information
-from bbald_jax.typing import Available, CandidateBatch, Diagnostics, Key, LogProbs, Pending
-from bbald_jax.validation import (
-    assert_available,
-    assert_log_probs,
-    assert_positive,
-    invalid_points,
-)
+from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending
+from bbald_jax.validation import assert_log_probs, invalid_points
 
 
 @partial(jax.jit, static_argnames=("batch_size", "progress"))
@@ -63,43 +56,24 @@ def select_kbald(
 
     Source: Kirsch (2023), "Speeding Up BatchBALD", with k = 2.
     """
-    num_points, _, _ = assert_log_probs(log_probs)
-    assert_positive(batch_size=batch_size)
-    is_invalid = invalid_points(log_probs)
-    available = assert_available(available, num_points)
-    available = without_pending(available & ~is_invalid, pending)
+    assert_log_probs(log_probs)
 
-    def condition(gains: Float[Array, "N"], index: Int[Array, ""]) -> Float[Array, "N"]:
+    def gains_of(gains: Float[Array, "N"], available: Available):
+        return gains, gains
+
+    def condition(gains: Float[Array, "N"], index: Int[Array, ""], is_found: Bool[Array, ""]):
         """The gains once point `index` is in S: less `I[y_n; y_index]`, EPIG of that one target."""
         return gains - epig(log_probs, lax.dynamic_slice_in_dim(log_probs, index, 1))
 
-    priority = None if key is None else priorities(key, jnp.arange(num_points))
-    gains = mutual_information(log_probs)
-    if pending is not None and pending.size:
-        conditions, num_conditions = usable_pending(pending, is_invalid)
-        gains = lax.fori_loop(
-            0, num_conditions, lambda i, gains: condition(gains, conditions[i]), gains
-        )
-
-    def step(state, num_chosen):
-        gains, available, score = state
-        index = best(gains, available, priority)
-        is_found = available[index]
-        gain = jnp.where(is_found, gains[index], 0)
-        score = score + gain
-        state = condition(gains, index), available.at[index].set(False), score
-        report(progress, num_chosen + 1, is_found)
-        return state, (jnp.where(is_found, index, -1), score, gain)
-
-    start = (gains, available, jnp.zeros((), gains.dtype))
-    _, (indices, scores, batch_gains) = lax.scan(step, start, jnp.arange(batch_size))
-    return CandidateBatch(
-        indices=indices,
-        scores=scores,
-        gains=batch_gains,
-        diagnostics=Diagnostics(
-            num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
-            is_exact=jnp.ones(batch_size, bool),
-            num_tied=jnp.int32(0),
-        ),
+    return greedy(
+        mutual_information(log_probs),
+        gains_of,
+        condition,
+        batch_size=batch_size,
+        available=available,
+        pending=pending,
+        is_invalid=invalid_points(log_probs),
+        is_exact=True,
+        key=key,
+        progress=progress,
     )

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bbald_jax.acquisition.functions import find
-from bbald_jax.acquisition.inputs import Acquisition, Inputs
+from bbald_jax.acquisition.inputs import Acquisition, Inputs, random_targets
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.warnings import arbitrary_batch
-from bbald_jax.typing import LogProbs
+from bbald_jax.typing import TargetLogProbs
 from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
 
 # They are counted in int32, and each takes more than a KiB.
@@ -30,6 +30,8 @@ class Selection(NamedTuple):
       predicted_classes: `[B]`, the most probable class of the mean over the K samples.
       diagnostics: `BatchBALDDiagnostics` or `Diagnostics`, see there.
       warnings: one line each, for people; empty when there is nothing to say.
+      targets: `[T]`, the points of the pool that stood for the targets, where the function requires
+        targets and none were given; else empty.
     """
 
     indices: Int[np.ndarray, "B"]
@@ -38,6 +40,7 @@ class Selection(NamedTuple):
     predicted_classes: Int[np.ndarray, "B"]
     diagnostics: Any
     warnings: tuple[str, ...]
+    targets: Int[np.ndarray, "T"] = np.zeros(0, np.int64)
 
 
 def select(
@@ -74,7 +77,9 @@ def select(
       pending: points chosen earlier whose labels are still out: they are not chosen again, and
         `batchbald` chooses what is new beside them.
       targets: `[T, K, C]`, predictions by the same K samples for points that matter, of the same
-        kind and order of axes; for functions that require `target_log_probs`, and no others.
+        kind and order of axes; for functions that require `target_log_probs`, and no others. By
+        default these get a random part of the pool, 500 points; which ones, `Selection.targets`
+        says.
       num_configurations: M, for functions taken by name; see `select_batchbald`.
       seed: of everything random, in 0 to 2**32 - 1.
       progress: called with the number of points chosen so far, by functions taken by name that
@@ -105,15 +110,24 @@ def select(
     conditions = _points(pending, num_points, "pending")
     available = _available(num_points, candidates, exclude, conditions)
     num_available = int(available.sum())
+    if num_points and num_available == 0:
+        raise ValueError(
+            f"no point is left to choose from: of {num_points} points all are excluded, pending or "
+            "no candidates; pass more points, or shorten these lists"
+        )
+    _check_requirements(acquisition, targets)
     # First of all: JAX lets go of the predictions of an earlier call when it is next used.
     key = jax.random.key(int(seed))
     try:
-        inputs = _inputs(acquisition, from_kind(ordered, kind), targets, kind, axes)
-        if num_available == 0:
-            raise ValueError(
-                f"no point is left to choose from: of {num_points} points all are excluded, "
-                "pending or no candidates; pass more points, or shorten these lists"
-            )
+        log_probs, target_log_probs = from_kind(ordered, kind), None
+        stand_ins = np.zeros(0, np.int64)
+        if targets is not None:
+            target_log_probs = _target_log_probs(targets, kind, axes)
+        elif "target_log_probs" in acquisition.requires:
+            key, target_key = jax.random.split(key)
+            stand_ins = np.asarray(random_targets(target_key, num_points))
+            target_log_probs = jnp.take(log_probs, stand_ins, axis=0, mode="clip")
+        inputs = Inputs(log_probs, target_log_probs)
         batch = acquisition.select(
             key,
             inputs,
@@ -152,6 +166,7 @@ def select(
         predicted_classes=_predicted_classes(inputs, indices),
         diagnostics=batch.diagnostics,
         warnings=(*doubts, *arbitrary),
+        targets=stand_ins,
     )
 
 
@@ -213,33 +228,26 @@ def _points(points: Any, num_points: int, name: str) -> Int[np.ndarray, "P"]:
     return np.sort(array) if is_set else array
 
 
-def _inputs(
-    acquisition: Acquisition, log_probs: LogProbs, targets: Any, kind: Any, axes: Any
-) -> Inputs:
-    """What the function requires; predictions always, for the predicted classes."""
+def _check_requirements(acquisition: Acquisition, targets: Any) -> None:
+    """Before predictions are read: they are all that the function requires."""
     if more := [name for name in acquisition.requires if name not in Inputs._fields[:2]]:
+        example = " (bb.logistic_head)" if more[0] == "gaussian" else ""
         raise ValueError(
             f"acquisition: {acquisition.name} requires {more[0]}, which predictions do not hold; "
-            "choose another one, or run it in bb.loop with a learner that has it (bb.logistic_head)"
+            f"choose another one, or run it in bb.loop with a learner that has it{example}"
         )
-    is_wanted = "target_log_probs" in acquisition.requires
-    if is_wanted and targets is None:
-        raise ValueError(
-            f"targets: {acquisition.name} requires target predictions; pass [T, K, C], by the "
-            "same K samples"
-        )
-    if not is_wanted and targets is not None:
+    if targets is not None and "target_log_probs" not in acquisition.requires:
         raise ValueError(
             f"targets: {acquisition.name} does not look at target predictions; leave them out, or "
             "choose an acquisition function that requires them"
         )
-    if not is_wanted:
-        return Inputs(log_probs)
+
+
+def _target_log_probs(targets: Any, kind: Any, axes: Any) -> TargetLogProbs:
     try:
-        target_log_probs = from_kind(targets, kind, axes)
+        return from_kind(targets, kind, axes)
     except ValueError as error:
         raise ValueError(f"targets: {error}") from error
-    return Inputs(log_probs, target_log_probs)
 
 
 def _predicted_classes(inputs: Inputs, indices: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:

@@ -112,7 +112,7 @@ def select_typiclust(
         available=assert_available(available, num_points) & ~is_covered,
         pending=None,  # covered from the start
         is_invalid=is_invalid,
-        is_exact=jnp.ones(batch_size, bool),
+        is_exact=True,
         key=tie_key,
     )
 

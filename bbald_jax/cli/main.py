@@ -191,7 +191,10 @@ def compare(**options: Any) -> None:
 @click.option("--pending", type=_PATH, help="Points whose labels are still out, likewise.")
 @click.option("--candidates", type=_PATH, help="Points to choose from, likewise; all by default.")
 @click.option(
-    "--targets", type=_PATH, help="Predictions for the points that matter, where it needs them."
+    "--targets",
+    type=_PATH,
+    help="Predictions for the points that matter, where it needs them; by default those of 500 "
+    "random points of the pool.",
 )
 @click.option(
     "--ids",

@@ -75,6 +75,8 @@ def select(
     if isinstance(diagnostics, BatchBALDDiagnostics):
         score = float(batch.scores[-1])
         console.print(certificate_line(len(rows), score, diagnostics))
+    if batch.targets.size:
+        console.print(f"targets: {batch.targets.size} random points of the pool (see --targets)")
     for warning in batch.warnings:
         console.print(f"warning: {warning}", style="yellow")
     if output is not None:

@@ -7,17 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from bbald_jax.acquisition.inputs import random_targets
 from bbald_jax.experiment import learners
 from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.keys import trial_key
 from bbald_jax.loop.rounds import Data
 from bbald_jax.pool import Labelled
-
-#: Points of the pool that stand for the inputs to be predicted, where an acquisition function asks
-#: for targets (EPIG). A mean over 500 has a standard error of 1/22 of the standard deviation
-#: between targets.
-NUM_TARGETS = 500
 
 
 class Split(NamedTuple):
@@ -55,13 +51,8 @@ def split(config: Config, dataset: Dataset, trial: int) -> Split:
 
 
 def targets(config: Config, trial: int, num_points: int) -> Int[Array, "T"]:
-    """Which points of the pool are targets, labelled or not: the same in every round of a trial.
-
-    EPIG wants samples from the distribution of the inputs to be predicted. A random part of the
-    pool is that, as the test points come from the same data set; its labels are not looked at.
-    """
-    key = trial_key(config, trial, "targets")
-    return jax.random.permutation(key, num_points)[:NUM_TARGETS]
+    """Which points of the pool are targets, see `random_targets`: the same in every round."""
+    return random_targets(trial_key(config, trial, "targets"), num_points)
 
 
 def gather(dataset: Dataset, pool: np.ndarray, validation: np.ndarray) -> Data:

@@ -26,6 +26,8 @@ from bbald_jax.validation import assert_log_probs
 
 # `A A'` is brought below one by this share, so that exact copies do not make it singular.
 _SHRINKAGE = 1e-3
+# Of the predictions whose residuals are made together.
+_CHUNK_ELEMENTS = 2**20
 # Of the Gram matrix of the residuals, below which is rounding.
 _JITTER = 1e-7
 
@@ -56,8 +58,25 @@ def residuals(log_probs: LogProbs) -> Float[Array, "N R K"]:
     """Whitened epistemic residuals A_n, in R = min(C, K) rows.
 
     Only `A_n' A_n` matters, so where there are more classes than samples a square root of it, of K
-    rows, stands for A_n. Rows of impossible classes are 0; so are points with a NaN.
+    rows, stands for A_n. Rows of impossible classes are 0; so are points with a NaN. Memory beside
+    the result: a few MiB.
     """
+    num_points, num_samples, num_classes = log_probs.shape
+    size = min(num_points, max(1, _CHUNK_ELEMENTS // (num_samples * num_classes)))
+    if size == num_points:
+        return _residuals(log_probs)
+
+    def add(i: Int[Array, ""], result: Float[Array, "N R K"]) -> Float[Array, "N R K"]:
+        start = jnp.minimum(i * size, num_points - size)  # the last one ends with the array
+        part = _residuals(lax.dynamic_slice_in_dim(log_probs, start, size))
+        return lax.dynamic_update_slice_in_dim(result, part, start, axis=0)
+
+    rows = min(num_classes, num_samples)
+    result = jnp.zeros((num_points, rows, num_samples), log_probs.dtype)
+    return lax.fori_loop(0, -(-num_points // size), add, result)
+
+
+def _residuals(log_probs: LogProbs) -> Float[Array, "N R K"]:
     num_samples, num_classes = log_probs.shape[1:]
     probs = jnp.exp(log_probs)
     mean = jnp.mean(probs, axis=1, keepdims=True)

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 import bbald_jax as bb
-from bbald_jax.experiment import report, results, splits, trials
+from bbald_jax.acquisition import inputs
+from bbald_jax.experiment import report, results, trials
 from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.results import Line
 from experiments.common import curves, reporting
@@ -109,7 +110,7 @@ def main() -> None:
         f"B = {config.acquisition_size}, K = {config.num_samples}, "
         f"M = {config.num_configurations:,}, {config.initial_per_class} initial labels a class, "
         f"trials 0 to {args.num_trials - 1} of seed {config.seed}. EPIG's targets: "
-        f"{splits.NUM_TARGETS} points of the pool.",
+        f"{inputs.NUM_TARGETS} points of the pool.",
         "Labels acquired until a test accuracy is first reached, the initial ones not counted: "
         f"25 % / 50 % / 75 % quartiles over {args.num_trials} trials, one number where they are "
         "the same; > where the run ended before. Seconds a round, medians: of the selection alone, "

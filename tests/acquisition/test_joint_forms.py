@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from conftest import temporary_bytes
 
 import bbald_jax as bb
+from bbald_jax.information import gaussian
 from bbald_jax.information.gaussian import (
     GaussianPosterior,
     covariance,
@@ -345,3 +347,25 @@ def test_stale_gains_hide_no_point_of_a_pool_of_many_blocks(make_log_probs):
         assert dense[index] == pytest.approx(gain, abs=1e-5)
         left[index] = False
         unknown = learn(points[index], unknown)
+
+
+@pytest.mark.parametrize("num_classes", [C, K + 4])
+def test_residuals_of_few_points_at_a_time_are_those_of_all(
+    make_log_probs, monkeypatch: pytest.MonkeyPatch, num_classes: int
+):
+    pool = make_log_probs(N, K, num_classes).at[9, 0, 0].set(jnp.nan)
+    together = residuals(pool)
+    products = jnp.einsum("nrk,nrl->nkl", together, together)
+    monkeypatch.setattr(gaussian, "_CHUNK_ELEMENTS", 4 * K * num_classes)  # 14 is no multiple of 4
+    apart = residuals(pool)
+    assert apart.shape == together.shape
+    # A square root's last row is rounding; its products are what counts.
+    np.testing.assert_allclose(jnp.einsum("nrk,nrl->nkl", apart, apart), products, atol=1e-5)
+
+
+def test_batch_epig_of_many_classes_does_not_copy_the_predictions():
+    num_points, num_samples, num_classes = 4_000, 5, 1_000
+    shapes = [jax.ShapeDtypeStruct((n, num_samples, num_classes), jnp.float32) for n in (4_000, 50)]
+    needed = temporary_bytes(lambda x, t: bb.select_batch_epig(x, t, batch_size=2), *shapes)
+    stated = num_points * num_samples * (2 * num_samples + 5 * num_samples)
+    assert needed < 4 * (stated + 5 * 2**20) < 4 * shapes[0].size / 3

@@ -180,6 +180,41 @@ def test_targets_reach_the_function_that_requires_them():
     np.testing.assert_allclose(batch.scores, np.log(PROBS[0, 1, 2]), rtol=1e-6)
 
 
+def test_a_random_part_of_the_pool_stands_for_targets_that_are_not_given(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("bbald_jax.acquisition.inputs.NUM_TARGETS", 3)
+    settings = BALD | {"acquisition": "epig"}
+    parts = []
+    for seed in range(4):
+        batch = select(PROBS, **settings, seed=seed, exclude=[2])
+        assert len(set(batch.targets.tolist())) == 3
+        assert set(batch.targets.tolist()) <= set(range(N))
+        given = select(PROBS, **settings, targets=PROBS[batch.targets], exclude=[2])
+        np.testing.assert_allclose(batch.scores, given.scores, atol=1e-6)
+        assert given.targets.size == 0
+        parts.append(tuple(batch.targets.tolist()))
+    assert len(set(parts)) > 1
+    again = select(PROBS, **settings, seed=3, exclude=[2])
+    assert tuple(again.targets.tolist()) == parts[3]
+    assert select(PROBS, **BALD).targets.size == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"exclude": range(N)}, "no point is left"),
+        ({"acquisition": "badge"}, "badge requires features, which predictions do not hold"),
+        ({"targets": PROBS}, "bald does not look at target predictions"),
+    ],
+)
+def test_what_needs_no_look_at_the_predictions_is_checked_before(
+    settings: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        select(np.full_like(PROBS, np.nan), **(BALD | settings))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -212,7 +247,6 @@ def test_targets_reach_the_function_that_requires_them():
         ({"exclude": range(N)}, r"no point is left to choose from: of 8 points all"),
         ({"candidates": []}, r"no point is left to choose from"),
         ({"targets": PROBS}, r"targets: bald does not look at target predictions"),
-        ({"acquisition": REQUIRES_TARGETS}, r"targets: spy requires target predictions"),
         (
             {"acquisition": REQUIRES_TARGETS, "targets": PROBS[0]},
             r"targets: probs: shape \(4, 3\) has 2 axes",

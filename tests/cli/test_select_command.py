@@ -130,6 +130,13 @@ def test_a_function_without_a_certificate_prints_none(file: Path):
     assert "no batch of" not in result.stdout
 
 
+def test_targets_that_nobody_gave_are_said(file: Path):
+    line = "targets: 8 random points of the pool (see --targets)"
+    options = ("--kind=probs", "--batch-size=3", "--acquisition=epig")
+    assert line in invoke("select", file, *options).stdout.splitlines()
+    assert line not in invoke("select", file, *options, "--targets", file).stdout.splitlines()
+
+
 def test_warnings_are_printed(file: Path):
     result = invoke("select", file, *QUICK, "--batch-size=20")
     assert "warning: 20 points were asked for, and only 8 were there" in result.stdout

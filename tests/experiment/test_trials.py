@@ -20,6 +20,7 @@ import toy
 from click.testing import CliRunner, Result
 from runs import lines_of, options, without_seconds
 
+from bbald_jax.acquisition import inputs
 from bbald_jax.cli.main import main
 from bbald_jax.experiment import datasets, learners, report, results, splits, trials
 from bbald_jax.experiment.config import Config, ConfigError
@@ -159,7 +160,7 @@ def test_targets_are_a_part_of_the_pool_that_seed_and_trial_decide(digits: Datas
         config = dataclasses.replace(CONFIG, acquisition="epig", seed=seed)
         return splits.targets(config, trial, num_points).tolist()
 
-    assert len(set(targets())) == len(targets()) == splits.NUM_TARGETS == 500
+    assert len(set(targets())) == len(targets()) == inputs.NUM_TARGETS == 500
     assert targets() == targets()
     assert len({tuple(x) for x in (targets(), targets(trial=1), targets(seed=1))}) == 3
     assert sorted(targets(num_points=30)) == list(range(30))

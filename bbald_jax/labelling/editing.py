@@ -101,7 +101,7 @@ class SessionEditor(SessionReader):
         indices: Any = None,
         *,
         annotator: str | None = None,
-        older_than: float | None = None,
+        older_than: float | int | None = None,
     ) -> np.ndarray:
         """Take back what was handed out and will not be answered: it can be asked for again.
 

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -315,7 +316,7 @@ def test_of_two_that_chose_the_same_one_chooses_again(path: Path, session: Sessi
         return first.select(key, inputs, available=available)
 
     def first_select(key: Any, inputs: Any, *, available: Any, **_: Any):
-        index = np.flatnonzero(available)[:1]
+        index = jnp.flatnonzero(available)[:1]
         return bb.CandidateBatch(index, index, index, diagnostics=None)
 
     first = bb.Acquisition("first", (), first_select)

@@ -46,7 +46,7 @@ def kill_writers(path: Path, round_number: int, seconds: float) -> list[Path]:
         for name, log in zip(names, logs, strict=True)
     ]
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400  # a loaded machine
         while not all(log.exists() and log.stat().st_size > 100 for log in logs):
             assert all(writer.poll() is None for writer in writers)
             assert time.monotonic() < deadline, "the writers do not get on"
@@ -89,6 +89,7 @@ def test_two_writers_are_killed(tmp_path: Path):
 def test_two_writers_are_killed_again_and_again(tmp_path: Path):
     path, logs, rng = tmp_path / "labels.db", [], random.Random(0)
     Session.create(path, num_points=30_000, num_classes=7).close()
+    num_told = 0
     for round_number in range(20):
         logs += kill_writers(path, round_number, rng.uniform(0, 0.5))
         num_told = check(path, logs)

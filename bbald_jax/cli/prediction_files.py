@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
-from bbald_jax.cli.spreadsheet import from_cell
+from bbald_jax.labelling.spreadsheet import from_cell
 
 #: Suffixes of files with arrays, and how to make such a file.
 ARRAYS = {

@@ -16,8 +16,8 @@ from bbald_jax.acquisition.selection import select as select_points
 from bbald_jax.acquisition.warnings import certificate_line
 from bbald_jax.cli.console import Refused, make_console, printable
 from bbald_jax.cli.prediction_files import read_ids, read_points, read_predictions
-from bbald_jax.cli.spreadsheet import to_cell
 from bbald_jax.files import destination, finite, write_atomically
+from bbald_jax.labelling.spreadsheet import to_cell
 from bbald_jax.typing import BatchBALDDiagnostics
 from bbald_jax.validation import Kind, in_order
 

@@ -18,7 +18,7 @@ import bbald_jax as bb
 from bbald_jax.cli import select_command
 from bbald_jax.cli.main import main
 from bbald_jax.cli.prediction_files import read_ids, read_points
-from bbald_jax.cli.spreadsheet import from_cell
+from bbald_jax.labelling.spreadsheet import from_cell
 
 N, K, C, B, M = 8, 4, 3, 3, 64
 PROBS = np.random.default_rng(0).dirichlet(np.ones(C), size=(N, K))

@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from bbald_jax.cli.spreadsheet import from_cell, to_cell
+from bbald_jax.labelling.spreadsheet import from_cell, to_cell
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "'=", "''@"])

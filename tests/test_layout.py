@@ -134,7 +134,7 @@ bb.estimate_joint_mutual_information(key, log_probs, num_configurations=4)
 for acquisition in bb.catalogue(num_configurations=4).values():
     available = log_probs[:, 0, 0] < 0
     two, three = log_probs[0], log_probs[:, :, 0]
-    posterior = bb.GaussianPosterior(three, three[:, 0], two, two[:, 0], 2)
+    posterior = bb.GaussianPosterior(three, three[:, 0], two, two[:, 0], 2, two[:, 0])
     inputs = bb.Inputs(log_probs, log_probs, three, three, available, posterior)
     acquisition.select(key, inputs, batch_size=2, available=available, pending=None)
 session = bb.Session(3, 2)

@@ -13,6 +13,8 @@ from bbald_jax.typing import Available, CandidateBatch, Key, Pending
 from bbald_jax.validation import assert_positive
 
 _einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
+# Below it a doubt is rounding.
+_LEAST_DOUBT = 1e-6
 
 
 def select_gaussian_batchbald_closed(
@@ -67,6 +69,7 @@ def select_batch_epig_closed(
     available: Available | None = None,
     pending: Pending | None = None,
     key: Key | None = None,
+    weigh_targets: bool = False,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about those of the targets of a Gaussian posterior.
 
@@ -76,6 +79,11 @@ def select_batch_epig_closed(
     pick j, `c_mt <- c_mt - c_mj c_jt h_j / (1 + h_j v_j)`, and the variances v likewise. It is not
     submodular, so that every point is evaluated at every step.
 
+    With `weigh_targets` the mean is over targets in proportion to their doubts, `1 - max_c q_tc`: a
+    target counts as much as the model is likely to be wrong about it. What is predicted surely
+    already, which is most of the common classes, then takes no labels from the rare ones; the
+    evidence is in `experiments/results/which_function/tables.md`.
+
     Args:
       posterior: see `GaussianPosterior`.
       batch_size: B, at least 1 (static); it may exceed N.
@@ -84,6 +92,7 @@ def select_batch_epig_closed(
         They are in S from the start, and they are not returned.
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
+      weigh_targets: see there (static).
 
     Returns:
       B slots; `gains` as above, in nats, `scores` their running sum. Points whose weight is NaN
@@ -91,10 +100,10 @@ def select_batch_epig_closed(
       point.
 
     Raises:
-      ValueError: `batch_size` below 1 (at trace time).
+      ValueError: `batch_size` below 1, or targets without doubts to be weighed by (at trace time).
 
-    Source: EPIG: Bickford Smith et al. (2023); its Gaussian form as for
-    `select_gaussian_batchbald_closed`.
+    Source: EPIG, and that its targets may have any distribution: Bickford Smith et al. (2023); its
+    Gaussian form as for `select_gaussian_batchbald_closed`.
     """
     return _select(
         posterior,
@@ -103,10 +112,11 @@ def select_batch_epig_closed(
         pending=pending,
         key=key,
         has_targets=True,
+        weigh_targets=weigh_targets,
     )
 
 
-@partial(jax.jit, static_argnames=("batch_size", "has_targets"))
+@partial(jax.jit, static_argnames=("batch_size", "has_targets", "weigh_targets"))
 def _select(
     posterior: GaussianPosterior,
     *,
@@ -115,9 +125,18 @@ def _select(
     pending: Pending | None,
     key: Key | None,
     has_targets: bool,
+    weigh_targets: bool = False,
 ) -> CandidateBatch:
     assert_positive(batch_size=batch_size)
-    factors, weights, targets, target_weights, num_classes = posterior
+    factors, weights, targets, target_weights, num_classes, doubts = posterior
+    if weigh_targets and doubts is None:
+        raise ValueError(
+            "posterior.target_doubts: None, and the targets are to be weighed by them; give 1 less "
+            "the largest probability of each target, as bb.logistic_head does"
+        )
+    # Where no target is in doubt all count the same.
+    shares = jnp.ones(len(targets)) if not weigh_targets else doubts + _LEAST_DOUBT
+    shares = shares / jnp.sum(shares)
     num_features = factors.shape[1]
     variance = jnp.sum(factors**2, axis=1)
     is_invalid = ~jnp.isfinite(variance * weights)
@@ -130,7 +149,7 @@ def _select(
         own = weights / (1 + weights * variance)
         theirs = target_weights / (1 + target_weights * target_variance)
         explained = jnp.clip(shared**2 * own[:, None] * theirs, 0, 1 - 1e-6)
-        return -contrasts * jnp.mean(jnp.log1p(-explained), axis=1), state
+        return -contrasts * _einsum("nt,t->n", jnp.log1p(-explained), shares), state
 
     def learn_of(state, index: Int[Array, ""], is_found: Bool[Array, ""]):
         """Variances and covariances once the label of a point is known."""

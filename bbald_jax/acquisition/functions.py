@@ -238,6 +238,14 @@ batch_epig_closed = _joint(
     "batch EPIG in closed form, of a learner with a Gaussian posterior",
 )
 
+weighted_epig_closed = _joint(
+    "weighted-epig-closed",
+    ("gaussian",),
+    lambda gaussian, **options: select_batch_epig_closed(gaussian, **options),
+    "batch EPIG in closed form, of targets weighed by how likely the model is wrong about them",
+    weigh_targets=True,
+)
+
 badge = _joint(
     "badge",
     ("features", "mean_log_probs"),
@@ -293,6 +301,7 @@ def catalogue(
         batch_epig(progress),
         gaussian_batchbald_closed,
         batch_epig_closed,
+        weighted_epig_closed,
         badge,
         coreset,
         bait,

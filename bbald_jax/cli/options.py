@@ -63,6 +63,7 @@ ACQUISITIONS = (
     "batch-epig",
     "gaussian-batchbald-closed",
     "batch-epig-closed",
+    "weighted-epig-closed",
     "badge",
     "coreset",
     "bait",

@@ -45,6 +45,8 @@ class GaussianPosterior(NamedTuple):
       target_factors: `[T, D]`, the same for the target points.
       target_weights: `[T]`.
       num_classes: `[]` int32, C.
+      target_doubts: `[T]`, 1 - max_c q_tc: how likely the model's prediction for a target is to be
+        wrong, by its own account; None where nobody has said.
     """
 
     factors: Float[Array, "N D"]
@@ -52,6 +54,7 @@ class GaussianPosterior(NamedTuple):
     target_factors: Float[Array, "T D"]
     target_weights: Float[Array, "T"]
     num_classes: Int[Array, ""]
+    target_doubts: Float[Array, "T"] | None = None
 
 
 def residuals(log_probs: LogProbs) -> Float[Array, "N R K"]:

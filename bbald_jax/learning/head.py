@@ -306,20 +306,20 @@ class _Head(NamedTuple):
         factor = jnp.linalg.cholesky(precision)
         root = jax.scipy.linalg.solve_triangular(factor, jnp.eye(num_features), lower=True).T
 
-        def describe(x: Num[Array, "n D"]) -> tuple[Float[Array, "n D"], Float[Array, "n"]]:
+        def describe(x: Num[Array, "n D"]) -> tuple[Float[Array, "n ..."], ...]:
             rows = self._rows(state.mean, x)
             factors = matmul(rows, root)
             variance = jnp.sum(factors**2, axis=1, keepdims=True)
             # The mean of a softmax of Gaussian logits (MacKay 1992).
             moderated = matmul(rows, state.weights) / jnp.sqrt(1 + jnp.pi / 8 * variance)
-            left = 1 - jnp.sum(jax.nn.softmax(moderated, axis=-1) ** 2, axis=1)
-            return factors, left / (self.num_classes - 1)
+            probs = jax.nn.softmax(moderated, axis=-1)
+            left = (1 - jnp.sum(probs**2, axis=1)) / (self.num_classes - 1)
+            return factors, left, 1 - jnp.max(probs, axis=1)
 
-        factors, weights = map_chunks(describe, x, chunk_size=_CHUNK_ROWS)
-        targets, target_weights = map_chunks(describe, x_target, chunk_size=_CHUNK_ROWS)
-        return GaussianPosterior(
-            factors, weights, targets, target_weights, jnp.int32(self.num_classes)
-        )
+        factors, weights, _ = map_chunks(describe, x, chunk_size=_CHUNK_ROWS)
+        targets = map_chunks(describe, x_target, chunk_size=_CHUNK_ROWS)
+        num_classes = jnp.int32(self.num_classes)
+        return GaussianPosterior(factors, weights, *targets[:2], num_classes, targets[2])
 
     def _rows(self, mean: Float[Array, "D"], x: Num[Array, "n D"]) -> Float[Array, "n D"]:
         return _normalise(_normalise(x) - self.centre * mean)

@@ -43,6 +43,7 @@ INFORMED = 16
 FUNCTIONS = (
     "random",
     "batch-epig-closed",
+    "weighted-epig-closed",
     "gaussian-batchbald-closed",
     "margin-map",
     "badge",

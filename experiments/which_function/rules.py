@@ -1,5 +1,8 @@
 """Rules that were tried for rare classes, all on the closed forms of the head's posterior.
 
+The first that was tried with targets by doubt draws targets again; what became
+`weighted-epig-closed` weighs them, by the posterior's own probabilities.
+
 What they are compared with: batch EPIG in closed form (`batch-epig-closed`), and margin on the
 head's own prediction, the MAP (`margin-map`), which needs no samples.
 """

@@ -52,7 +52,13 @@ CELLS = (*cells.CHOOSE, *cells.CONFIRM)
 MANY_CLASSES = ("zipf", "newsgroups", "r52")
 FEW_CLASSES = tuple(cell for cell in CELLS if cell not in MANY_CLASSES)
 
-CHEAP = ("random", "margin-map", "gaussian-batchbald-closed", "batch-epig-closed")
+CHEAP = (
+    "random",
+    "margin-map",
+    "gaussian-batchbald-closed",
+    "batch-epig-closed",
+    "weighted-epig-closed",
+)
 BASELINES = ("badge", "coreset", "bait", "typiclust")
 SAMPLED = (
     "batchbald",

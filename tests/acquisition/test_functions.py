@@ -28,7 +28,7 @@ NAMES = [
     "batch-epig",
 ]
 #: They look at no prediction; test_joint_forms.py is about them.
-CLOSED = ["gaussian-batchbald-closed", "batch-epig-closed"]
+CLOSED = ["gaussian-batchbald-closed", "batch-epig-closed", "weighted-epig-closed"]
 #: Nor do these, which look at features: see test_baselines.py.
 BASELINES = ["badge", "coreset", "bait", "typiclust"]
 WITH_TARGETS = ("epig", "batch-epig")

@@ -1,6 +1,7 @@
 """The joint scores without a ceiling: each pick against dense float64, and what all promise."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,12 +31,15 @@ def make_posterior(seed: int = 0, num_points: int = N) -> GaussianPosterior:
     weights = rng.uniform(0.02, 1 / C, size=num_points + T)
     factors, weights = jnp.asarray(factors, jnp.float32), jnp.asarray(weights, jnp.float32)
     pool, targets = slice(num_points), slice(num_points, None)
+    doubts = jnp.asarray(rng.uniform(0, 1 - 1 / C, size=T), jnp.float32)
     return GaussianPosterior(
-        factors[pool], weights[pool], factors[targets], weights[targets], jnp.int32(C)
+        factors[pool], weights[pool], factors[targets], weights[targets], jnp.int32(C), doubts
     )
 
 
-def closed_gains(posterior: GaussianPosterior, chosen: list[int], has_targets: bool) -> np.ndarray:
+def closed_gains(
+    posterior: GaussianPosterior, chosen: list[int], has_targets: bool, shares=None
+) -> np.ndarray:
     arrays = [np.asarray(a, np.float64) for a in posterior[:4]]
     factors = np.concatenate([arrays[0], arrays[2]])
     weights = np.concatenate([arrays[1], arrays[3]])
@@ -47,7 +51,17 @@ def closed_gains(posterior: GaussianPosterior, chosen: list[int], has_targets: b
     noisy = variance + 1 / weights
     squared = covariance[:num_points, num_points:] ** 2
     ratio = squared / noisy[:num_points, None] / noisy[num_points:]
-    return -contrasts * np.log1p(-ratio).mean(axis=1)
+    return -contrasts * np.average(np.log1p(-ratio), axis=1, weights=shares)
+
+
+SELECT: dict[str, Callable[..., Any]] = {
+    "gaussian-batchbald": bb.select_gaussian_batchbald,
+    "batch-epig": bb.select_batch_epig,
+    "gaussian-batchbald-closed": bb.select_gaussian_batchbald_closed,
+    "batch-epig-closed": bb.select_batch_epig_closed,
+    "weighted-epig-closed": partial(bb.select_batch_epig_closed, weigh_targets=True),
+}
+NAMES = tuple(SELECT)
 
 
 class Case:
@@ -59,11 +73,11 @@ class Case:
 
 def make_case(name: str, make_log_probs, num_classes: int = C, scale: float = 1.5) -> Case:
     if name.endswith("closed"):
-        posterior, has_targets = make_posterior(), name.startswith("batch")
-        function = getattr(bb, f"select_{name.replace('-', '_')}")
+        posterior, has_targets = make_posterior(), "epig" in name
+        shares = np.asarray(posterior.target_doubts) if name.startswith("weighted") else None
         return Case(
-            lambda **options: function(posterior, **options),
-            lambda chosen: closed_gains(posterior, chosen, has_targets),
+            lambda **options: SELECT[name](posterior, **options),
+            lambda chosen: closed_gains(posterior, chosen, has_targets, shares),
         )
     pool = make_log_probs(N, K, num_classes, scale=scale)
     targets = make_log_probs(T, K, num_classes, scale=scale, seed=1)
@@ -90,7 +104,6 @@ def make_case(name: str, make_log_probs, num_classes: int = C, scale: float = 1.
     return Case(lambda **options: bb.select_gaussian_batchbald(pool, **options), joint_gains)
 
 
-NAMES = ("gaussian-batchbald", "batch-epig", "gaussian-batchbald-closed", "batch-epig-closed")
 #: Of gains, for the shrinkage of a thousandth; the closed forms have none.
 TOLERANCE = {name: 1e-4 if name.endswith("closed") else 5e-3 for name in NAMES}
 
@@ -277,12 +290,12 @@ def test_the_order_of_the_pool_does_not_matter(make_log_probs, name: str):
         flipped = posterior._replace(
             factors=posterior.factors[::-1], weights=posterior.weights[::-1]
         )
-        select = getattr(bb, f"select_{name.replace('-', '_')}")
+        select = SELECT[name]
         one, other = select(posterior, batch_size=B), select(flipped, batch_size=B)
     else:
         pool, targets = make_log_probs(N, K, C), make_log_probs(T, K, C, seed=1)
         more = {"target_log_probs": targets} if name == "batch-epig" else {}
-        select = getattr(bb, f"select_{name.replace('-', '_')}")
+        select = SELECT[name]
         one = select(pool, batch_size=B, **more)
         other = select(pool[::-1], batch_size=B, **more)
         # Samples and classes in another order are the same samples and classes.
@@ -300,6 +313,9 @@ def test_sizes_that_make_no_sense_are_refused(make_log_probs):
         bb.select_gaussian_batchbald(pool, batch_size=0)
     with pytest.raises(ValueError, match="batch_size: 0"):
         bb.select_batch_epig_closed(make_posterior(), batch_size=0)
+    nobody_said = make_posterior()._replace(target_doubts=None)
+    with pytest.raises(ValueError, match=r"posterior\.target_doubts: None"):
+        bb.select_batch_epig_closed(nobody_said, batch_size=2, weigh_targets=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -309,7 +325,7 @@ def test_the_catalogue_has_it(make_log_probs, name: str):
     inputs = bb.Inputs(pool, targets, gaussian=make_posterior())
     options: dict[str, Any] = {"batch_size": B, "pending": jnp.array([2, -1], jnp.int32)}
     found = function.select(KEY, inputs, available=jnp.arange(N) != 5, **options)
-    select = getattr(bb, f"select_{name.replace('-', '_')}")
+    select = SELECT[name]
     arguments = {
         "gaussian-batchbald": (pool,),
         "batch-epig": (pool, targets),

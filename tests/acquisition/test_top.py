@@ -265,7 +265,8 @@ for select in (bald, batchbald):
             print("refused" if "available" in str(error) else error)
         else:
             print("accepted", wrong.dtype, wrong.shape)
-posterior = bb.GaussianPosterior(*2 * [np.eye(6, dtype=np.float32), np.ones(6, np.float32)], 3)
+six = np.eye(6, dtype=np.float32), np.ones(6, np.float32)
+posterior = bb.GaussianPosterior(*six, *six, 3, six[1])
 seen = [np.asarray(log_probs[:, 0]), np.eye(6, dtype=np.float32), np.zeros(6, bool)]
 inputs = bb.Inputs(*2 * [np.asarray(log_probs)], *seen, posterior)
 for function in bb.catalogue(num_configurations=10).values():
@@ -280,7 +281,7 @@ def test_masks_are_checked_and_may_be_numpy_arrays():
     result = subprocess.run(
         [sys.executable, "-c", _WITHOUT_TYPE_CHECKS], capture_output=True, text=True, check=False
     )
-    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 20, result.stderr
+    assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 21, result.stderr
 
 
 def test_no_points_at_all_are_refused():

@@ -185,6 +185,7 @@ def test_the_gaussian_posterior_is_the_dense_one(num_features):
     weights = (1 - (moderated**2).sum(axis=1)) / (C - 1)
     np.testing.assert_allclose(found.weights, weights, atol=1e-4)
     np.testing.assert_allclose(found.target_weights, weights[20:], atol=1e-4)
+    np.testing.assert_allclose(found.target_doubts, 1 - moderated[20:].max(axis=1), atol=1e-4)
     assert found.num_classes == C
 
 

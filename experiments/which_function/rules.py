@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bbald_jax.acquisition import pointwise
+from bbald_jax.acquisition import functions, pointwise
 from bbald_jax.acquisition.closed_forms import (
     select_batch_epig_closed,
     select_gaussian_batchbald_closed,
@@ -78,6 +78,17 @@ def _switch(threshold: float, after: Callable) -> Callable:
     return select
 
 
+def _begin(num_labels: int, first: Acquisition, then: Acquisition) -> Callable:
+    """One function for the first so many labels, and another from then on."""
+
+    def select(key, inputs, **options):
+        one, two = (each.select(key, inputs, **options) for each in (first, then))
+        is_early = jnp.sum(inputs.labelled) < num_labels
+        return one._replace(indices=jnp.where(is_early, one.indices, two.indices))
+
+    return select
+
+
 def _weighted(weigh: Callable[[Inputs], Float[Array, "T"]]) -> Callable:
     """Batch EPIG with as many targets, drawn again with these weights."""
 
@@ -127,6 +138,7 @@ def _by_weight(inputs: Inputs) -> Float[Array, "T"]:
 
 
 _NEEDS = ("gaussian", "mean_log_probs")
+_ALL = (*_NEEDS, "features", "labelled")
 RULES = {
     name: Acquisition(name, _NEEDS, select)
     for name, select in {
@@ -141,5 +153,14 @@ RULES = {
         "half margin, half random": _half(_margin, _random),
         "epig, margin below 0.02 nats": _switch(FLAT[0], _margin),
         "epig, margin below 0.05 nats": _switch(FLAT[1], _margin),
+    }.items()
+} | {
+    # Tried last, when the sweep showed TypiClust ahead of all others at 20 labels.
+    name: Acquisition(name, _ALL, select)
+    for name, select in {
+        "typiclust to 20, then weighted epig": _begin(
+            20, functions.typiclust, functions.weighted_epig_closed
+        ),
+        "typiclust to 20, then bait": _begin(20, functions.typiclust, functions.bait),
     }.items()
 }

@@ -330,7 +330,7 @@ def main() -> None:
 
 
 def _only(trials: Trials) -> Trials:
-    kept = (RANDOM, BEST, "margin-map", "gaussian-batchbald-closed")
+    kept = (RANDOM, BEST, "weighted-epig-closed", "margin-map", "gaussian-batchbald-closed")
     return {name: each for name, each in trials.items() if " " in name or name in kept}
 
 

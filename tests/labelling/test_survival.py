@@ -19,13 +19,13 @@ from bbald_jax.labelling.session import Session
 #: want, too; tells one of them; and writes down what each call had done when it has returned.
 WRITERS = """
 import os, signal, sys
-import jax.numpy as jnp
+import numpy as np
 import bbald_jax as bb
 
 bb.Session, bb.Acquisition, bb.CandidateBatch  # each is loaded when it is first used
 
 def select(key, inputs, *, batch_size, available, pending):
-    indices = jnp.flatnonzero(available)[:batch_size]
+    indices = np.flatnonzero(available)[:batch_size]  # nothing to be compiled
     return bb.CandidateBatch(indices, indices, indices, diagnostics=None)
 
 def write(path, name, log):

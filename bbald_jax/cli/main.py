@@ -16,6 +16,7 @@ from bbald_jax.cli.options import (
     ACQUISITIONS,
     DATASETS,
     FEATURES,
+    FOR_THE_HEAD,
     FRACTION,
     KINDS,
     LEARNERS,
@@ -80,7 +81,12 @@ def _option(name: str, help: str, **kwargs: Any):
     "TF-IDF of texts, or the neighbour graph of HOG.",
     type=click.Choice(FEATURES),
 )
-@_option("--acquisition", "Acquisition function.", type=click.Choice(ACQUISITIONS))
+@click.option(
+    "--acquisition",
+    type=click.Choice(ACQUISITIONS),
+    show_default=f"{_DEFAULT.acquisition}; with the logistic head {FOR_THE_HEAD}",
+    help="Acquisition function; see `bbald acquisitions`.",
+)
 @_option("--acquisition-size", "Points acquired in a round (B).", type=POSITIVE)
 @_option("--num-samples", "Posterior samples: networks, or heads (K).", type=POSITIVE)
 @_option(

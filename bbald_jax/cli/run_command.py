@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bbald_jax.cli.console import Refused, make_console, one_line_errors
+from bbald_jax.cli.options import FOR_THE_HEAD
 from bbald_jax.experiment import report, results, trials
 from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.dataset import Dataset
@@ -37,6 +38,9 @@ def _kept_for_the_same_command(folder: Path) -> Iterator[None]:
 
 def run(output_dir: Path | None, baseline: bool | None, **options: Any) -> None:
     """Run an experiment, or continue it; the options are explained in `main`."""
+    if options["acquisition"] is None:
+        is_head = options["learner"] == "logistic-head"
+        options["acquisition"] = FOR_THE_HEAD if is_head else Config.acquisition
     config = Config(**options)
     folder = output_dir or Path("results", _folder_name(config))
     console = make_console()

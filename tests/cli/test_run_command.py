@@ -236,7 +236,7 @@ def test_learner_and_features_are_in_the_name_of_the_folder(
     monkeypatch.chdir(tmp_path)
     options = ("--learner=logistic-head", "--features=image+graph")
     assert invoke(*ARGUMENTS, *options).exit_code == 0
-    assert Path("results/digits-logistic-head-image+graph-batchbald-seed0").exists()
+    assert Path("results/digits-logistic-head-image+graph-weighted-epig-closed-seed0").exists()
 
 
 def test_a_network_without_labels_says_that_its_first_batch_is_random(folder: Path, fake):

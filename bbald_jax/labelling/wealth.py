@@ -150,8 +150,8 @@ def bet(wealth: Wealth, cell: ArrayLike, is_error: ArrayLike, total: ArrayLike) 
 
     prob = np.take_along_axis(probs, cell, -1)
     weight = np.take_along_axis(cells.weights, cell, -1)
-    tilted = _tilt(prob, tilts / weight)
-    untilted = _tilt(1 - prob, -tilts / weight)  # 1 - tilted, without cancellation
+    tilted = tilt(prob, tilts / weight)
+    untilted = tilt(1 - prob, -tilts / weight)  # 1 - tilted, without cancellation
     log_factor = np.where(is_error > 0, np.log(prob / tilted), np.log((1 - prob) / untilted))
     log_factor -= np.log(np.maximum(1 - tilts / total * (left - expected), 1e-300))
     log_factor = np.where(is_possible, log_factor, np.inf)
@@ -187,12 +187,12 @@ def _tilted(cells: Cells, probs: np.ndarray, tilts: np.ndarray) -> tuple[np.ndar
     bets = tilts[..., None] * per_weight
     probs, counts = probs[..., None, :], cells.counts[..., None, :]
     root = np.sqrt((1 - bets) ** 2 + 4 * bets * probs)
-    tilted = _tilt(probs, bets, root)
+    tilted = tilt(probs, bets, root)
     slope = counts * per_weight * tilted * (1 - tilted) / root
     return (counts * tilted).sum(-1), slope.sum(-1)
 
 
-def _tilt(probs: np.ndarray, bets: np.ndarray, root: np.ndarray | None = None) -> np.ndarray:
+def tilt(probs: np.ndarray, bets: np.ndarray, root: np.ndarray | None = None) -> np.ndarray:
     """The root p' in (0, 1) of `p' - p = b p' (1 - p')`."""
     if root is None:
         root = np.sqrt((1 - bets) ** 2 + 4 * bets * probs)

@@ -187,8 +187,8 @@ def main() -> None:
         "Accuracy in per cent on the whole pool, mean. *Known* means that the lower end of the "
         "interval of `bb.estimate_accuracy` is at 95 %, with alpha = 0.05 over all looks and all "
         "audited models. With 3 models planned the first of them is audited here. The bound is the "
-        "number of audit labels that any method with this surrogate needs *on average*, which is "
-        "more than the median (`labels_bound` in `experiments/audit/baselines.py`).",
+        "number of audit labels that any method with this surrogate needs *on average* "
+        "(`labels_bound` in `experiments/audit/baselines.py`).",
         "## The cheap sign: predictions no longer change",
         reporting.table(
             ["data set", "stable at (labels)", "accuracy then", "accuracy later"],

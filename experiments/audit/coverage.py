@@ -44,6 +44,7 @@ LOOKS: tuple[int, ...] = (50, 100, 200, 500)
 FIRST = {"mnist": 30, "fashion-mnist": 20}
 TARGETS = {"mnist": {100: 4.5, 500: 2.1}, "fashion-mnist": {100: 11.0, 500: 5.0}}
 NUM_CANDIDATES = 400
+NOT_RUN = "not run yet"
 OURS, FLAT, BETTING, PLAIN, BOUND = (
     "audit",
     "audit, uniform draws and no surrogate",
@@ -197,9 +198,11 @@ def share(count: int, total: int) -> str:
     return f"{count / total:.1%}".replace("%", " %")
 
 
-def once(path: Path, what: str, make: Callable[[], Any]) -> Any:
-    """A part of the report, from a file where it was made before."""
+def once(path: Path, what: str, make: Callable[[], Any], there_only: bool) -> Any:
+    """A part of the report, from a file where it was made before; None if it may not be made."""
     there = json.loads(path.read_text()) if path.exists() else {}
+    if what not in there and there_only:
+        return None
     if what not in there:
         there[what] = make()
         path.write_text(json.dumps(there, indent=0))
@@ -207,22 +210,22 @@ def once(path: Path, what: str, make: Callable[[], Any]) -> Any:
     return there[what]
 
 
-def coverage_table(curves: dict[str, list[Curve]], runs: int, kept: Path) -> str:
+def coverage_table(curves: dict[str, list[Curve]], runs: int, kept: Path, there_only: bool) -> str:
     rows = []
     for num_models in NUM_MODELS:
         for dataset, pools in curves.items():
             cells = []
             for kind in SURROGATES:
                 make = partial(misses, pools, FIRST[dataset], num_models, kind, runs)
-                missed = once(kept, f"misses, {dataset}, {num_models}, {kind}", make)
-                cells.append(share(missed, runs * len(pools)))
+                missed = once(kept, f"misses, {dataset}, {num_models}, {kind}", make, there_only)
+                cells.append(NOT_RUN if missed is None else share(missed, runs * len(pools)))
             rows.append([dataset, num_models, *cells])
     header = ["data set", "audited models", *(f"surrogate: {kind}" for kind in SURROGATES)]
     return reporting.table(header, sorted(rows, key=lambda row: list(curves).index(str(row[0]))))
 
 
 def width_rows(
-    dataset: str, pools: list[Curve], runs: int, wide: int, kept: Path
+    dataset: str, pools: list[Curve], runs: int, wide: int, kept: Path, there_only: bool
 ) -> tuple[list[list], dict[str, np.ndarray]]:
     """Rows of the table of half-widths, and what is drawn."""
     model, total = FIRST[dataset], runs * len(pools)
@@ -237,7 +240,11 @@ def width_rows(
         def make(planned: int = planned, kind: str = kind) -> list[list[float]]:
             return [each.tolist() for each in widths(pools, model, planned, kind, wide)]
 
-        half, error = once(kept, f"widths, {dataset}, {name}", make)
+        made = once(kept, f"widths, {dataset}, {name}", make, there_only)
+        if made is None:
+            rows.append([name, *[NOT_RUN] * len(LOOKS)])
+            continue
+        half, error = made
         add(name, half, "", f"{error[LOOKS.index(100)]:.1f} / {error[-1]:.1f}")
 
     def make_others() -> dict[str, list]:
@@ -250,7 +257,7 @@ def width_rows(
             for name in (BETTING, PLAIN)
         }
 
-    made: dict[str, Any] = once(kept, f"uniform, {dataset}", make_others)
+    made: dict[str, Any] = once(kept, f"uniform, {dataset}", make_others, there_only) or {}
     for name, (half, missed) in made.items():
         add(name, half, share(missed, total))
     bounds = []
@@ -274,6 +281,8 @@ def draw_figure(path: Path, drawn: dict[str, dict[str, np.ndarray]]) -> None:
     }
     for axes, (dataset, lines) in zip(panels, drawn.items(), strict=True):
         for name, (colour, style, marker) in styles.items():
+            if name not in lines:
+                continue
             note = ": misses when looked at often" if name == PLAIN else ""
             axes.plot(
                 LOOKS, lines[name], style, marker=marker, color=colour, label=name + note, lw=1.4
@@ -295,6 +304,7 @@ def main() -> None:
     parser.add_argument("--num-runs", type=int, default=100, help="audits of a pool")
     parser.add_argument("--num-wide", type=int, default=5, help="of which widths are computed")
     parser.add_argument("--num-pools", type=int, default=10)
+    parser.add_argument("--report", action="store_true", help="of what is there; run nothing")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -304,9 +314,10 @@ def main() -> None:
     for dataset, pools in curves.items():
         accuracy = np.mean([1 - curve.errors(FIRST[dataset]).mean() for curve in pools])
         rows, drawn[dataset] = width_rows(
-            dataset, pools, arguments.num_runs, arguments.num_wide, kept
+            dataset, pools, arguments.num_runs, arguments.num_wide, kept, arguments.report
         )
-        ours = dict(zip(LOOKS, drawn[dataset][OURS].tolist(), strict=True))
+        half = drawn[dataset].get(OURS, np.full(len(LOOKS), np.nan)).tolist()
+        ours = dict(zip(LOOKS, half, strict=True))
         targets = ", ".join(
             f"{limit} at {n} labels ({reporting.verdict(ours[n], at_most=limit)})"
             for n, limit in TARGETS[dataset].items()
@@ -320,7 +331,7 @@ def main() -> None:
             reporting.table(header, rows),
         ]
     draw_figure(arguments.output / "coverage.png", drawn)
-    covered = coverage_table(curves, arguments.num_runs, kept)
+    covered = coverage_table(curves, arguments.num_runs, kept, arguments.report)
     total = arguments.num_runs * arguments.num_pools
     reporting.write(
         arguments.output / "coverage.md",

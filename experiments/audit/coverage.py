@@ -240,7 +240,7 @@ def width_rows(
         def make(planned: int = planned, kind: str = kind) -> list[list[float]]:
             return [each.tolist() for each in widths(pools, model, planned, kind, wide)]
 
-        made = once(kept, f"widths, {dataset}, {name}", make, there_only)
+        made: Any = once(kept, f"widths, {dataset}, {name}", make, there_only)
         if made is None:
             rows.append([name, *[NOT_RUN] * len(LOOKS)])
             continue
@@ -257,8 +257,8 @@ def width_rows(
             for name in (BETTING, PLAIN)
         }
 
-    made: dict[str, Any] = once(kept, f"uniform, {dataset}", make_others, there_only) or {}
-    for name, (half, missed) in made.items():
+    others: dict[str, Any] = once(kept, f"uniform, {dataset}", make_others, there_only) or {}
+    for name, (half, missed) in others.items():
         add(name, half, share(missed, total))
     bounds = []
     for curve in pools:

@@ -221,6 +221,84 @@ def select(**options: Any) -> None:
 
 
 @main.command()
+@click.argument("data", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--classes",
+    metavar="A,B,...",
+    help="Names of the classes, for a new session; on one that is there, those that it lacks are "
+    "added.",
+)
+@click.option(
+    "--session",
+    type=_PATH,
+    show_default="DATA.labels.db, beside DATA",
+    help="The file that keeps everything.",
+)
+@click.option("--column", metavar="NAME", help="The column of texts, if a table has several.")
+@click.option("--array", metavar="NAME", help="The array of images, if a .npz has several.")
+@click.option(
+    "--features",
+    metavar=f"[{'|'.join(FEATURES)}|PATH]",
+    show_default="image+graph for images, text for texts",
+    help="What the model sees of the items: made of them, or a .npy of embeddings, a row an item.",
+)
+@click.option(
+    "--batch-size",
+    type=POSITIVE,
+    show_default="so many that nobody waits",
+    help="Items planned at a time.",
+)
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the items that two people label.",
+)
+@click.option(
+    "--timeout",
+    type=FiniteRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds after which an item that somebody has in hand goes to others.",
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen: 0.0.0.0 is every network of this machine.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    show_default="8765, or the next that is free",
+    help="At which port.",
+)
+@click.option(
+    "--open/--no-open",
+    "open_page",
+    default=True,
+    show_default=True,
+    help="Open the page in a browser.",
+)
+@click.option(
+    "--seed",
+    type=SEED,
+    default=0,
+    show_default=True,
+    help="Of a new session: everything random comes from it.",
+)
+def label(**options: Any) -> None:
+    """Label on a page in the browser, asked for what tells most; it learns meanwhile.
+
+    DATA is a folder of images, a table (.csv, .jsonl, .parquet) with a column of texts, or an array
+    of images (.npy, .npz). The same command goes on where it was ended.
+    """
+    with compiled_programs_kept():
+        _load("label")(**options)
+
+
+@main.command()
 def acquisitions() -> None:
     """List the acquisition functions, and what each requires."""
     _load("acquisitions")()

@@ -45,6 +45,7 @@ def overview(desk: Desk) -> dict[str, Any]:
     }
     doubtful = sorted(doubts.values(), key=lambda told: told.probability)[:_TO_CHECK]
     return {
+        "fitted": None if model is None else model.num_labels,
         "classes": [
             {
                 "name": name,

@@ -186,7 +186,11 @@ function progress(now) {
 let settled = false;
 setInterval(async () => {
   if (settled || isSending || waiting.length || !who() || document.hidden) return;
-  try { progress(await request("/api/progress", { annotator: who() })); } catch { /* the next answer says so */ }
+  try {
+    const now = await request("/api/progress", { annotator: who() });
+    progress(now);
+    if (!at("review-view").hidden && reviewed === null && now.fitted !== null) review();
+  } catch { /* the next answer says so */ }
 }, POLL_MS);
 
 function classButtons(place, choose) {
@@ -284,9 +288,12 @@ at("to-label").addEventListener("click", () => view("label"));
 at("to-review").addEventListener("click", () => view("review"));
 at("refresh").addEventListener("click", () => review());
 
+let reviewed = null;  // from how many labels the model had learnt that is shown
 async function review() {
   try {
     const now = await request("/api/overview");
+    reviewed = now.fitted;
+    if (reviewed === null) settled = false;
     const lists = [...now.classes.map((each) => each.confident), now.check, now.disagreements, now.unsure, now.skipped];
     const indices = [...new Set(lists.flat().map((each) => each.index))];
     const described = await request("/api/items", { items: indices });
@@ -415,6 +422,7 @@ function begin() {
 at("who").addEventListener("change", () => {
   if (!who()) return;
   localStorage.setItem("name", who());
+  at("who").blur();  // keys are answers again
   begin();
 });
 

@@ -43,7 +43,11 @@ def directive(name: str) -> list[str]:
         lines = [f".. automodule:: {value.__name__}", *(f"   {option}" for option in options)]
         return [f"bb.{name}", "-" * (len(name) + 3), "", *lines, ""]
     if inspect.isclass(value):
-        return [f".. autoclass:: bbald_jax.{name}", "   :members:", ""]
+        # What is spread over several of our own classes; not what comes from flax, or a tuple.
+        bases = value.__mro__[1:-1]
+        is_ours = bool(bases) and all(base.__module__.startswith("bbald_jax") for base in bases)
+        inherited = ["   :inherited-members:"] * is_ours
+        return [f".. autoclass:: bbald_jax.{name}", "   :members:", *inherited, ""]
     kind = "function" if callable(value) else "data"
     return [f".. auto{kind}:: bbald_jax.{name}", *["   :no-value:"] * (kind == "data"), ""]
 

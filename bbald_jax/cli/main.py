@@ -33,13 +33,13 @@ _LIST = f"one index a line, or a .npy ({', '.join(LISTS)})"
 _DEFAULT = Config()
 
 
-def _load(command: str) -> Callable[..., None]:
-    """What a command does."""
+def _load(command: str, part: str | None = None) -> Callable[..., None]:
+    """What a command does, or a part of it."""
     module = importlib.import_module(f"bbald_jax.cli.{command}_command")
     if not gc.isenabled():  # `__main__` has turned it off for the imports, whose objects stay
         gc.freeze()
         gc.enable()
-    return getattr(module, command)
+    return getattr(module, part or command)
 
 
 @click.group(
@@ -302,3 +302,29 @@ def label(**options: Any) -> None:
 def acquisitions() -> None:
     """List the acquisition functions, and what each requires."""
     _load("acquisitions")()
+
+
+@main.group()
+def session() -> None:
+    """Look after a file in which people's labels are kept (bb.Session)."""
+
+
+_SESSION = click.argument("file", metavar="FILE", type=_PATH)
+
+
+@session.command()
+@_SESSION
+def info(**options: Any) -> None:
+    """Say what a session holds; every event in it is checked."""
+    _load("session", "info")(**options)
+
+
+@session.command()
+@_SESSION
+@click.option("--output", metavar="NEW", required=True, type=_PATH, help="The new file.")
+def repair(**options: Any) -> None:
+    """Write what can be read of a damaged session to a new file.
+
+    Nothing may write to FILE meanwhile; it stays as it is.
+    """
+    _load("session", "repair")(**options)

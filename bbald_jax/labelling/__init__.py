@@ -1,4 +1,7 @@
-"""People who label: a `session` keeps what is asked, answered and still out.
+"""People who label: a session keeps what is asked, answered and still out.
 
-`validation` checks what they hand in.
+`events` happen; `state` follows from them, in the same `transaction` of the database that `store`
+opens. A session reads (`reading`), edits (`editing`), and asks and is told (`session`, with
+`asking` for the choice). `validation` checks what people hand in, `export` writes tables, `repair`
+reads what is left of a damaged file (`pages`), and `version_1` files of the first version.
 """

@@ -101,7 +101,7 @@ class SessionEditor(SessionReader):
         indices: Any = None,
         *,
         annotator: str | None = None,
-        older_than: float | None = None,
+        older_than: float | int | None = None,
     ) -> np.ndarray:
         """Take back what was handed out and will not be answered: it can be asked for again.
 
@@ -200,7 +200,8 @@ class SessionEditor(SessionReader):
                 names = check_classes(classes, known)
                 number = len(names)
             if number:
-                extra = {"num_classes": number, "classes": names}
+                first = transaction.summary.num_classes
+                extra = {"first": first, "num_classes": number, "classes": names}
                 transaction.append("add_classes", extra=extra)
 
     def add_points(self, num_points: int | None = None, *, ids: Any = None) -> np.ndarray:
@@ -229,7 +230,8 @@ class SessionEditor(SessionReader):
             if names is not None:
                 check_new_names(transaction, names)
                 transaction.name(zip(indices, names, strict=True))
-            transaction.append("add_points", extra={"num_points": int(number)})
+            extra = {"first": summary.num_points, "num_points": int(number)}
+            transaction.append("add_points", extra=extra)
         return np.asarray(indices, np.int64)
 
     def record(

@@ -10,7 +10,7 @@ import numpy as np
 #: What the session itself writes; whoever adds kinds with `record` takes other names.
 OWN_KINDS = (
     *("create", "ask", "tell", "skip", "import", "correct", "undo"),
-    *("release", "forget", "add_classes", "add_points"),
+    *("release", "forget", "add_classes", "add_points", "repair"),
 )
 
 
@@ -22,7 +22,7 @@ class Event:
       id: 1, 2, ... in the order in which they happened.
       time: seconds since 1970, UTC, by the clock of the machine that wrote it.
       kind: "ask", "tell", "skip", "import", "correct", "undo", "release", "forget", "create",
-        "add_classes", "add_points", or what `Session.record` was given.
+        "add_classes", "add_points", "repair", or what `Session.record` was given.
       index: the point; None where it is about none.
       label: the label told; None where there is none. For "undo": the one that holds again.
       annotator: who did it, or has the point in hand; None for nobody in particular.

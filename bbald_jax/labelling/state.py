@@ -25,6 +25,8 @@ CREATE INDEX in_hand ON answers (annotator, point) WHERE status = 1;
 CREATE TABLE points (point INTEGER PRIMARY KEY, status INTEGER NOT NULL, label INTEGER);
 CREATE TABLE summary (one INTEGER PRIMARY KEY, content TEXT NOT NULL, checksum INTEGER NOT NULL);
 """
+#: The events that say how many points and classes there are.
+RESIZING = ("create", "add_points", "add_classes")
 assert PENDING == 1, "the index in_hand says so"
 
 
@@ -99,13 +101,10 @@ def apply(db: sqlite3.Connection, summary: Summary, event: Event) -> Summary:
         )
 
     match event.kind:
-        case "add_points":
-            return summary._replace(num_points=summary.num_points + extra["num_points"])
-        case "add_classes":
-            names = extra["classes"]
-            classes = None if names is None else [*(summary.classes or []), *names]
-            total = summary.num_classes + extra["num_classes"]
-            return summary._replace(num_classes=total, classes=classes)
+        case kind if kind in RESIZING:
+            return resized(summary, event)
+        case "repair":
+            return summary._replace(num_asks=max(summary.num_asks, extra["num_asks"]))
         case "forget":
             theirs = db.execute("SELECT point FROM answers WHERE annotator = ?", (annotator,))
             points = theirs.fetchall()
@@ -131,10 +130,23 @@ def apply(db: sqlite3.Connection, summary: Summary, event: Event) -> Summary:
                 drop(annotator)
             else:
                 put(LABELLED, event.label, at=extra["back_to"], decides=extra["decides"])
-        case _:  # "create", and what `record` wrote
+        case _:  # what `record` wrote
             return summary
     assert point is not None
     resolve(db, point)
+    return summary
+
+
+def resized(summary: Summary, event: Event) -> Summary:
+    """The sizes after an event that adds to them; after any other, the same."""
+    extra = event.extra
+    if event.kind == "add_points":
+        return summary._replace(num_points=summary.num_points + extra["num_points"])
+    if event.kind == "add_classes":
+        names = extra["classes"]
+        classes = None if names is None else [*(summary.classes or []), *names]
+        total = summary.num_classes + extra["num_classes"]
+        return summary._replace(num_classes=total, classes=classes)
     return summary
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from bbald_jax.labelling import state
 from bbald_jax.labelling.events import Event, from_row, is_whole
+from bbald_jax.labelling.pages import PAGE_SIZE
 from bbald_jax.labelling.state import Summary
 from bbald_jax.labelling.transaction import Transaction
 
@@ -66,6 +67,7 @@ class Store:
             raise FileExistsError(f"{path}: is there already; open it, or name another file")
         store = cls(path, _connect(path))
         with store._at_the_file():
+            store._db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             store._db.execute("PRAGMA journal_mode = WAL")
             store._db.execute("PRAGMA synchronous = FULL")
             store._db.execute("BEGIN IMMEDIATE")

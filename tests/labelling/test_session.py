@@ -193,7 +193,9 @@ def test_an_own_acquisition_function(session: Session):
 
 def test_what_is_missing_or_does_not_fit_is_refused(session: Session, log_probs: jax.Array):
     function = bb.Acquisition("closed", ("gaussian", "features"), last_points)
-    posterior = bb.GaussianPosterior(*[jnp.ones((N, 2)), jnp.ones(N)] * 2, jnp.int32(C))
+    posterior = bb.GaussianPosterior(
+        jnp.ones((N, 2)), jnp.ones(N), jnp.ones((N, 2)), jnp.ones(N), jnp.int32(C)
+    )
     with pytest.raises(ValueError, match=r"'closed' requires gaussian; pass bb.Inputs\("):
         session.ask(log_probs, 2, function)
     with pytest.raises(ValueError, match="features: 39 rows for the session's N = 40"):

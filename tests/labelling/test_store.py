@@ -1,13 +1,11 @@
 """The file of a session: what it keeps, who may use it at once, and what is refused."""
 
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -315,40 +313,10 @@ def test_of_two_that_chose_the_same_one_chooses_again(path: Path, session: Sessi
         return first.select(key, inputs, available=available)
 
     def first_select(key: Any, inputs: Any, *, available: Any, **_: Any):
-        index = np.flatnonzero(available)[:1]
+        index = jnp.flatnonzero(available)[:1]
         return bb.CandidateBatch(index, index, index, diagnostics=None)
 
     first = bb.Acquisition("first", (), first_select)
     assert session.ask(None, 1, bb.Acquisition("slow", (), select)).tolist() == [1]
     assert calls == [None, [0, -1]]
     assert [event.extra["ask"] for event in session.events("ask")] == [0, 1]
-
-
-KILLED = """
-import os, signal, sys
-import bbald_jax as bb
-
-session = bb.Session.create(sys.argv[1], num_points=40, num_classes=3, seed=5)
-session.tell(session.ask(None, 3, "random"), [0, 1, 2])
-indices = session.ask(None, 4, "random")
-print(*indices, flush=True)
-assert not {"flax", "optax", "orbax", "click"} & set(sys.modules)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_process_killed_between_ask_and_tell_loses_nothing(path: Path):
-    command = [sys.executable, "-c", KILLED, str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == -signal.SIGKILL, result.stderr
-    printed = [int(word) for word in result.stdout.split()]
-
-    alive = Session(40, 3, seed=5)
-    alive.tell(alive.ask(None, 3, "random"), [0, 1, 2])
-    assert alive.ask(None, 4, "random").tolist() == printed
-    loaded = Session.open(path)
-    assert loaded.pending.tolist() == sorted(printed)
-    for session in (loaded, alive):
-        session.tell(printed, [0, 0, 1, 1])
-    assert loaded.ask(None, 4, "random").tolist() == alive.ask(None, 4, "random").tolist()
-    np.testing.assert_array_equal(loaded.labelled, alive.labelled)

@@ -52,7 +52,19 @@ if TYPE_CHECKING:
     )
     from bbald_jax.information.joint import joint_entropy as joint_entropy
     from bbald_jax.information.joint import joint_mutual_information as joint_mutual_information
+    from bbald_jax.labelling.audit import AccuracyEstimate as AccuracyEstimate
+    from bbald_jax.labelling.audit import estimate_accuracy as estimate_accuracy
+    from bbald_jax.labelling.draws import Audit as Audit
+    from bbald_jax.labelling.draws import AuditSettings as AuditSettings
+    from bbald_jax.labelling.draws import Draw as Draw
+    from bbald_jax.labelling.draws import answer_audit as answer_audit
+    from bbald_jax.labelling.draws import draw_for_audit as draw_for_audit
+    from bbald_jax.labelling.draws import start_audit as start_audit
     from bbald_jax.labelling.session import Session as Session
+    from bbald_jax.labelling.stopping import Agreement as Agreement
+    from bbald_jax.labelling.stopping import StoppingAdvice as StoppingAdvice
+    from bbald_jax.labelling.stopping import advise_stopping as advise_stopping
+    from bbald_jax.labelling.stopping import predictions_agreement as predictions_agreement
     from bbald_jax.learning.augmentation import Augmentation as Augmentation
     from bbald_jax.learning.convolution import Conv as Conv
     from bbald_jax.learning.convolution import max_pool as max_pool
@@ -116,7 +128,19 @@ _LAZY = {
         ("estimate_joint_mutual_information", "joint_entropy", "joint_mutual_information"),
         "information.joint",
     ),
+    **dict.fromkeys(
+        ("AccuracyEstimate", "estimate_accuracy"),
+        "labelling.audit",
+    ),
+    **dict.fromkeys(
+        ("Audit", "AuditSettings", "Draw", "answer_audit", "draw_for_audit", "start_audit"),
+        "labelling.draws",
+    ),
     "Session": "labelling.session",
+    **dict.fromkeys(
+        ("Agreement", "StoppingAdvice", "advise_stopping", "predictions_agreement"),
+        "labelling.stopping",
+    ),
     **dict.fromkeys(("BatchBALDDiagnostics", "CandidateBatch", "Diagnostics"), "typing"),
     **dict.fromkeys(("check_log_probs", "from_logits", "from_probs"), "validation"),
     "Augmentation": "learning.augmentation",

@@ -3,15 +3,14 @@
 `--help` answers at once: what a command does is loaded when it runs.
 """
 
-import gc
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
+from bbald_jax.cli.labelling_commands import export, label, session
+from bbald_jax.cli.loading import load
 from bbald_jax.cli.options import (
     ACQUISITIONS,
     DATASETS,
@@ -31,15 +30,6 @@ from bbald_jax.experiment.config import Config
 _PATH = click.Path(path_type=Path)
 _LIST = f"one index a line, or a .npy ({', '.join(LISTS)})"
 _DEFAULT = Config()
-
-
-def _load(command: str, part: str | None = None) -> Callable[..., None]:
-    """What a command does, or a part of it."""
-    module = importlib.import_module(f"bbald_jax.cli.{command}_command")
-    if not gc.isenabled():  # `__main__` has turned it off for the imports, whose objects stay
-        gc.freeze()
-        gc.enable()
-    return getattr(module, part or command)
 
 
 @click.group(
@@ -133,7 +123,7 @@ def _option(name: str, help: str, **kwargs: Any):
 def run(**options: Any) -> None:
     """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round."""
     with compiled_programs_kept():
-        _load("run")(**options)
+        load("run")(**options)
 
 
 @main.command()
@@ -159,7 +149,7 @@ def compare(**options: Any) -> None:
 
     Of five trials or more, the median and the quartiles are drawn; of fewer, each trial.
     """
-    _load("compare")(**options)
+    load("compare")(**options)
 
 
 @main.command()
@@ -217,114 +207,14 @@ def select(**options: Any) -> None:
     the same model for every point.
     """
     with compiled_programs_kept():
-        _load("select")(**options)
-
-
-@main.command()
-@click.argument("data", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--classes",
-    metavar="A,B,...",
-    help="Names of the classes, for a new session; on one that is there, those that it lacks are "
-    "added.",
-)
-@click.option(
-    "--session",
-    type=_PATH,
-    show_default="DATA.labels.db, beside DATA",
-    help="The file that keeps everything.",
-)
-@click.option("--column", metavar="NAME", help="The column of texts, if a table has several.")
-@click.option("--array", metavar="NAME", help="The array of images, if a .npz has several.")
-@click.option(
-    "--features",
-    metavar=f"[{'|'.join(FEATURES)}|PATH]",
-    show_default="image+graph for images, text for texts",
-    help="What the model sees of the items: made of them, or a .npy of embeddings, a row an item.",
-)
-@click.option(
-    "--batch-size",
-    type=POSITIVE,
-    show_default="so many that nobody waits",
-    help="Items planned at a time.",
-)
-@click.option(
-    "--overlap",
-    type=click.FloatRange(0, 1),
-    default=0.0,
-    show_default=True,
-    help="Share of the items that two people label.",
-)
-@click.option(
-    "--timeout",
-    type=FiniteRange(min=0, min_open=True),
-    default=600.0,
-    show_default=True,
-    help="Seconds after which an item that somebody has in hand goes to others.",
-)
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="Where to listen: 0.0.0.0 is every network of this machine.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    show_default="8765, or the next that is free",
-    help="At which port.",
-)
-@click.option(
-    "--open/--no-open",
-    "open_page",
-    default=True,
-    show_default=True,
-    help="Open the page in a browser.",
-)
-@click.option(
-    "--seed",
-    type=SEED,
-    default=0,
-    show_default=True,
-    help="Of a new session: everything random comes from it.",
-)
-def label(**options: Any) -> None:
-    """Label on a page in the browser, asked for what tells most; it learns meanwhile.
-
-    DATA is a folder of images, a table (.csv, .jsonl, .parquet) with a column of texts, or an array
-    of images (.npy, .npz). The same command goes on where it was ended.
-    """
-    with compiled_programs_kept():
-        _load("label")(**options)
+        load("select")(**options)
 
 
 @main.command()
 def acquisitions() -> None:
     """List the acquisition functions, and what each requires."""
-    _load("acquisitions")()
+    load("acquisitions")()
 
 
-@main.group()
-def session() -> None:
-    """Look after a file in which people's labels are kept (bb.Session)."""
-
-
-_SESSION = click.argument("file", metavar="FILE", type=_PATH)
-
-
-@session.command()
-@_SESSION
-def info(**options: Any) -> None:
-    """Say what a session holds; every event in it is checked."""
-    _load("session", "info")(**options)
-
-
-@session.command()
-@_SESSION
-@click.option("--output", metavar="NEW", required=True, type=_PATH, help="The new file.")
-def repair(**options: Any) -> None:
-    """Write what can be read of a damaged session to a new file.
-
-    Nothing may write to FILE meanwhile; it stays as it is.
-    """
-    _load("session", "repair")(**options)
+for command in (label, export, session):
+    main.add_command(command)

@@ -163,6 +163,8 @@ def open_items(
       OSError: it cannot be read.
       ModuleNotFoundError: the package that reads it is not installed.
     """
+    if not data.exists():
+        raise ValueError(f"{data}: there is no such file or folder")
     if data.is_dir():
         return ImageFolder(data, names)
     suffix = data.suffix.lower()
@@ -170,8 +172,6 @@ def open_items(
         return Texts(_read_texts(data, column))
     if suffix in _ARRAYS:
         return ImageArray(_read_array(data, array))
-    if not data.exists():
-        raise ValueError(f"{data}: there is no such file or folder")
     raise ValueError(
         f"{data}: suffix {suffix!r} is none of {', '.join((*_TABLES, *_ARRAYS))}; give a folder of "
         "images, a table of texts, or an array of images"

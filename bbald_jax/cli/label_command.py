@@ -38,6 +38,7 @@ def label(
     batch_size: int | None,
     overlap: float,
     timeout: float,
+    target_accuracy: float | None,
     host: str,
     port: int | None,
     open_page: bool,
@@ -53,9 +54,8 @@ def label(
         raise Refused(str(error)) from error
     bound: int = listener.getsockname()[1]
     token = secrets.token_urlsafe(24)
-    learning = Learning(there, make, batch_size=batch_size)
+    learning = Learning(there, make, batch_size=batch_size, target=target_accuracy)
     desk = Desk(there, learning, overlap=overlap, timeout=timeout)
-    learning.aside = lambda: set(desk.notes.unsure)
     is_local = host in ("127.0.0.1", "localhost", "::1")
     app = make_application(
         desk, items, token=token, host=host, port=bound, name=_user() if is_local else ""

@@ -60,6 +60,12 @@ _FILE = click.argument("file", metavar="FILE", type=_PATH)
     help="Seconds after which an item that somebody has in hand goes to others.",
 )
 @click.option(
+    "--target-accuracy",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    show_default="no target",
+    help="Say when to stop: when the accuracy is known to be at least this fraction.",
+)
+@click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,

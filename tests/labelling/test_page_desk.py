@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import bbald_jax as bb
-from bbald_jax.labelling.page.desk import IN_HAND, ConflictError, Desk
+from bbald_jax.labelling.page.desk import ConflictError, Desk
+from bbald_jax.labelling.page.handing import IN_HAND
 from bbald_jax.labelling.page.learning import ACQUISITION, Learning
 from bbald_jax.labelling.page.notes import Notes
 

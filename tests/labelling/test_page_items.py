@@ -49,7 +49,7 @@ def test_new_images_come_behind_and_one_that_is_gone_stays(folder: Path):
     names = ["a.png", "b.png", "sub/c.JPG"]
     items = open_items(folder, names=names)
     assert items.names == [*names, "0.png"]
-    assert items.raw().shape == (4, 4, 5, 1)
+    assert np.shape(items.raw()) == (4, 4, 5, 1)
     with pytest.raises(OSError):
         items.picture(0)
 

@@ -14,7 +14,8 @@ pytest.importorskip("starlette", reason="needs the extra label")
 pytest.importorskip("httpx", reason="starlette's test client needs httpx")
 from starlette.testclient import TestClient
 
-from bbald_jax.labelling.page.desk import IN_HAND, Desk
+from bbald_jax.labelling.page.desk import Desk
+from bbald_jax.labelling.page.handing import IN_HAND
 from bbald_jax.labelling.page.items import ImageArray, Texts
 from bbald_jax.labelling.page.learning import Learning
 from bbald_jax.labelling.page.security import MOST_BYTES

@@ -14,8 +14,9 @@ import numpy as np
 from bbald_jax.acquisition.functions import find
 from bbald_jax.acquisition.inputs import Inputs
 from bbald_jax.labelling.asking import choose, snapshot
-from bbald_jax.labelling.page.notes import FIT
+from bbald_jax.labelling.page.notes import FIT, Notes
 from bbald_jax.labelling.session import Session
+from bbald_jax.labelling.stopping import advise_stopping, predictions_agreement
 from bbald_jax.learning.head import logistic_head
 from bbald_jax.pool import SKIPPED, UNLABELLED, Labelled
 
@@ -25,6 +26,8 @@ ACQUISITION = "batch-epig-closed"
 _LEAST_PLAN, _LONGEST_PLAN = 32, 256
 # Labelled rows come in a buffer of this length, or four times that, and so on: each is compiled.
 _LEAST_CAPACITY = 64
+# Models that are compared to see whether they still change, and labels between them.
+_STEPS, _LEAST_STEP = 3, 10
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +52,10 @@ class Learning:
         items are random before and after.
       problem: why it failed, in one line.
       model: what it knows; None before the first fit.
-      aside: gives the points that are not to be asked for now.
+      notes: what follows from the session's events.
+      accuracy: what is known of the model's accuracy, in one line; empty before it is measured.
+      is_reached: the accuracy is known to be at least the target.
+      begins_audit: set it to begin to measure, without waiting for the model to become stable.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class Learning:
         make_features: Callable[[], np.ndarray],
         *,
         batch_size: int | None = None,
+        target: float | None = None,
     ) -> None:
         """Nothing is computed before `start`.
 
@@ -66,10 +73,14 @@ class Learning:
           make_features: `[N, D]`; called once, in the thread.
           batch_size: points planned at a time; by default twice as many as were answered while the
             last plan was made, and at least 32.
+          target: the accuracy at which to stop.
         """
         self.stage, self.problem = "features", ""
         self.model: Model | None = None
-        self.aside: Callable[[], set[int]] = set
+        self.notes = Notes(session)
+        self.accuracy, self.is_reached, self.begins_audit = "", False, False
+        self._target = target
+        self._steps: list[tuple[int, np.ndarray]] = []
         self._session, self._make_features = session, make_features
         self._batch_size, self._length = batch_size, _LEAST_PLAN
         self._lock, self._news = threading.Lock(), threading.Event()
@@ -156,27 +167,67 @@ class Learning:
         known = Labelled(x[rows], jnp.asarray(y), jnp.int32(len(indices)))
         state = learner.fit(jax.random.key(0), first, known, nothing)
 
-        aside = [point for point in self.aside() if now.status[point] == UNLABELLED]
+        with self.notes.lock:
+            self.notes.follow()
+            aside = [point for point in self.notes.unsure if now.status[point] == UNLABELLED]
         now.status[aside] = SKIPPED
+        posterior = learner.gaussian(state, x, x[self._session.targets()])
+        points: list[int] = []
         if now.available.any():
-            targets = x[self._session.targets()]
-            posterior = learner.gaussian(state, x, targets)
-            points, _ = choose(
-                find(ACQUISITION),
-                Inputs(None, gaussian=posterior),
-                self._plan_length(now.num_points),
-                self._session.seed,
-                now,
-            )
-            with self._lock:
-                self._plan = points
-        else:
-            with self._lock:
-                self._plan = []
-        probs = np.exp(np.asarray(learner.predict(state, x)))
-        self._publish(Model(len(indices), probs))
+            length = self._plan_length(now.num_points)
+            inputs = Inputs(None, gaussian=posterior)
+            points, _ = choose(find(ACQUISITION), inputs, length, self._session.seed, now)
+        with self._lock:
+            self._plan = points
+        log_probs = np.asarray(learner.predict(state, x))
+        model = Model(len(indices), np.exp(log_probs))
+        self._publish(model)
+        # The mean of a softmax of Gaussian logits: the MAP alone is too sure of itself.
+        variance = np.sum(np.asarray(posterior.factors) ** 2, axis=1, keepdims=True)
+        moderated = log_probs / np.sqrt(1 + np.pi / 8 * variance)
+        largest = 1 / np.exp(moderated - moderated.max(axis=1, keepdims=True)).sum(axis=1)
+        self._measure(model, 1 - largest)
         self._rounds += 1
         _LOGGER.debug("round %d: %.2f s", self._rounds, time.monotonic() - began)
+
+    def _measure(self, model: Model, error_probs: np.ndarray) -> None:
+        """Begin to measure when the model is stable, or somebody says so; say what is known."""
+        with self.notes.lock:
+            audit = self.notes.audit.copy()
+        is_first = not audit.models and (self._is_stable(model) or self.begins_audit)
+        if (is_first and model.num_labels) or audit.wants_model(model.num_labels):
+            audit.add_model(self._session, model.num_labels, model.probs, error_probs)
+            with self.notes.lock:
+                self.notes.follow()
+                audit = self.notes.audit.copy()
+        self.begins_audit = False
+        if (estimate := audit.estimate(self._session)) is None:
+            return
+        words = f"Accuracy of the model of {audit.models[-1].num_labels} labels: "
+        if np.isnan(estimate.estimate):
+            words += f"not known yet, {estimate.lower:.0%} to {estimate.upper:.0%}"
+        else:
+            words += (
+                f"{estimate.estimate:.0%}, between {estimate.lower:.0%} and {estimate.upper:.0%}"
+            )
+        words += f" (by {estimate.num_audited} items drawn at random)."
+        if self._target is not None:
+            advice = advise_stopping(estimate, self._target)
+            self.is_reached = advice.stop
+            words += f" {advice.reason[0].upper()}{advice.reason[1:]}."
+            if advice.stop:
+                words += f" It took {advice.num_trained} + {advice.num_audited} labels."
+        self.accuracy = words
+
+    def _is_stable(self, model: Model) -> bool:
+        """Whether the last models, each of a tenth more labels, predict almost the same."""
+        last = self._steps[-1][0] if self._steps else 0
+        predicted = model.probs.argmax(axis=1)
+        if model.num_labels >= last + max(_LEAST_STEP, last // 10):
+            self._steps = [*self._steps[-_STEPS:], (model.num_labels, predicted)]
+        if len(self._steps) <= _STEPS:
+            return False
+        return predictions_agreement(np.stack([each for _, each in self._steps])).is_stable
 
     def _learner(self, num_classes: int, x: jax.Array) -> tuple[Any, Any]:
         if num_classes not in self._learners:

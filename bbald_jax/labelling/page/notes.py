@@ -5,14 +5,18 @@ took that back; `predicted`, what the model said of an item just before its answ
 the model was after a refit. `Notes` follows them, and the session's own, wherever they come from.
 """
 
+import threading
 from typing import NamedTuple
 
+from bbald_jax.labelling.page import auditing
 from bbald_jax.labelling.session import Session
 
 #: How the page's events are called.
 UNSURE, TAKE_BACK, PREDICTED, FIT = "unsure", "take_back", "predicted", "fit"
 
-_ANSWERS = ("tell", "skip", "correct", UNSURE)
+_ANSWERS = ("tell", "skip", "correct", UNSURE, auditing.LABEL)
+# What the session does not know, and `take_back` takes back.
+_OURS = (UNSURE, auditing.LABEL)
 
 
 class Act(NamedTuple):
@@ -57,25 +61,33 @@ class Notes:
     """Everything of a session's events that the page asks again and again.
 
     Attributes:
+      lock: to be held while what is here is looked through.
       unsure: for each item that was put aside and has no answer since, who did.
       acts: for each person, what they can take back, the last at the end.
       foreseen: in the order of the answers; those that were taken back are not there.
       fits: in order.
-      first_answers: how many points have been answered first by each person.
+      audit: what was drawn to measure the accuracy.
     """
 
     def __init__(self, session: Session) -> None:
         self._session, self._last = session, 0
+        self.lock = threading.RLock()
         self.unsure: dict[int, set[str | None]] = {}
         self.acts: dict[str | None, list[Act]] = {}
         self.foreseen: list[tuple[str | None, Foreseen]] = []
         self.fits: list[Fit] = []
+        self.audit = auditing.AuditLog()
 
     def follow(self) -> None:
         """Take in what has happened since the last time, here or in another process."""
+        with self.lock:
+            self._follow()
+
+    def _follow(self) -> None:
         for event in self._session.events(after=self._last):
             self._last = event.id
             point, who = event.index, event.annotator
+            self.audit.take_in(event)
             if event.kind == FIT:
                 self.fits.append(Fit(**event.extra))
             if event.kind == "forget":
@@ -97,9 +109,9 @@ class Notes:
                 told = Foreseen(point, event.label, **event.extra)
                 self.foreseen.append((who, told))
             elif event.kind in ("undo", TAKE_BACK):
-                is_unsure = event.kind == TAKE_BACK
+                is_ours = event.kind == TAKE_BACK
                 for place in reversed(range(len(mine))):
-                    if mine[place].point == point and (mine[place].kind == UNSURE) == is_unsure:
+                    if mine[place].point == point and (mine[place].kind in _OURS) == is_ours:
                         undone = mine.pop(place)
                         break
                 else:
@@ -108,6 +120,8 @@ class Notes:
                     self.unsure.get(point, set()).discard(who)
                     if not self.unsure.get(point):
                         self.unsure.pop(point, None)
+                elif undone.kind == auditing.LABEL:
+                    self.audit.take_back(point, who, event.time)
                 elif undone.kind == "tell":
                     self._forget_prediction(who, point)
 

@@ -16,6 +16,11 @@ _POINTS = 200
 
 def overview(desk: Desk) -> dict[str, Any]:
     """Everything the tab shows, as JSON has it; items are indices."""
+    with desk.notes.lock:
+        return _overview(desk)
+
+
+def _overview(desk: Desk) -> dict[str, Any]:
     session, notes, model = desk.session, desk.notes, desk.learning.model
     notes.follow()
     indices, labels = session.labelled
@@ -74,23 +79,23 @@ def overview(desk: Desk) -> dict[str, Any]:
     }
 
 
-def _curve(desk: Desk) -> dict[str, list[list[float]]]:
+def _curve(desk: Desk) -> dict[str, list[tuple[int, float]]]:
     """Three lines against the number of labels, each a list of pairs."""
     fits = {fit.num_labels: fit for fit in desk.notes.fits}
-    stable = [[fit.num_labels, fit.agreement] for fit in fits.values() if fit.agreement is not None]
+    stable = [(fit.num_labels, fit.agreement) for fit in fits.values() if fit.agreement is not None]
     was_right = [told.predicted == told.told for _, told in desk.notes.foreseen]
     foreseen = [
-        [number, float(np.mean(was_right[number - _WINDOW : number]))]
+        (number, float(np.mean(was_right[number - _WINDOW : number])))
         for number in range(_WINDOW, len(was_right) + 1)
     ]
     return {
-        "confidence": _thinned([[fit.num_labels, fit.confidence] for fit in fits.values()]),
+        "confidence": _thinned([(fit.num_labels, fit.confidence) for fit in fits.values()]),
         "stable": _thinned(stable),
         "foreseen": _thinned(foreseen),
     }
 
 
-def _thinned(pairs: list[list[float]]) -> list[list[float]]:
+def _thinned(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
     pairs = sorted(pairs)
     return pairs[:: -(-len(pairs) // _POINTS)] if pairs else pairs
 

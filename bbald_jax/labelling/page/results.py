@@ -13,8 +13,10 @@ from typing import Any
 
 from bbald_jax.extras import import_extra
 from bbald_jax.files import write_atomically
+from bbald_jax.labelling.draws import NOBODY_KNOWS
+from bbald_jax.labelling.events import Answer
 from bbald_jax.labelling.page.items import ImageArray, ImageFolder, Items
-from bbald_jax.labelling.page.notes import PREDICTED
+from bbald_jax.labelling.page.notes import PREDICTED, Notes
 from bbald_jax.labelling.session import Session
 from bbald_jax.labelling.spreadsheet import to_cell
 
@@ -27,6 +29,8 @@ Row = dict[str, Any]
 
 def rows_of(session: Session, items: Items | None, *, every_answer: bool = False) -> list[Row]:
     """One row a labelled item, by index; or one for each person's label of it.
+
+    Labels that only measured the accuracy are among them.
 
     Args:
       session: whose labels.
@@ -50,8 +54,13 @@ def rows_of(session: Session, items: Items | None, *, every_answer: bool = False
             chosen[answer.point, answer.annotator] = answer
         elif held[answer.point] == answer.label:
             chosen[answer.point] = answer
+    notes = Notes(session)
+    notes.follow()
+    for point, said in notes.audit.answers.items():
+        if point not in held and said.label != NOBODY_KNOWS:
+            chosen[point] = Answer(point, said.annotator, said.label, said.time)
     rows = []
-    for answer in chosen.values():
+    for answer in sorted(chosen.values(), key=lambda answer: answer.point):
         assert answer.label is not None
         name = ids[answer.point]
         row = {

@@ -43,7 +43,6 @@ def make_application(
     host: str,
     port: int,
     name: str = "",
-    target: float | None = None,
 ) -> Application:
     """The page as an ASGI application.
 
@@ -54,11 +53,10 @@ def make_application(
       host: where the server listens,
       port: and at which port.
       name: of the person, until they say another; empty if they are to say it first.
-      target: the accuracy at which to stop.
     """
 
     def setup(_: Request) -> Response:
-        return JSONResponse({**_classes(desk), "kind": items.kind, "name": name, "target": target})
+        return JSONResponse({**_classes(desk), "kind": items.kind, "name": name})
 
     def table(_: Request) -> Response:
         return JSONResponse(overview(desk))
@@ -87,7 +85,7 @@ def make_application(
         if first in points:
             points = [first, *(point for point in points if point != first)]
         return {
-            "items": [_item(items, point) for point in points],
+            "items": [{**_item(items, point), "drawn": desk.is_drawn(point)} for point in points],
             "progress": desk.progress(who),
             **_classes(desk),
         }
@@ -127,6 +125,11 @@ def make_application(
         desk.add_class(_name(body, "name"))
         return following(who)
 
+    def measure(body: dict[str, Any]) -> Any:
+        who = _name(body, "annotator")
+        desk.measure()
+        return following(who)
+
     does = {
         "begin": begin,
         "progress": progress,
@@ -137,6 +140,7 @@ def make_application(
         "correct": correct,
         "add-class": add_class,
         "items": describe,
+        "measure": measure,
     }
     routes = [Route(path, _file(*file)) for path, file in _STATIC.items()]
     routes += [

@@ -11,7 +11,6 @@ const POLL_MS = 1500;
 
 let kind = "image";
 let classes = [];
-let target = null;
 let queue = [];       // what is to be labelled: queue[0] is shown
 let waiting = [];     // what was answered and is not saved yet, in order
 let isSending = false;
@@ -161,7 +160,8 @@ function show() {
     return;
   }
   put(at("item"), item);
-  at("caption").textContent = kind === "image" ? item.text : `item ${item.index}`;
+  at("unsure").disabled = item.drawn;
+  at("caption").textContent = (kind === "image" ? item.text : `item ${item.index}`) + (item.drawn ? ", drawn at random to measure the accuracy" : "");
   document.body.dataset.shown = String(item.index);
 }
 
@@ -174,13 +174,14 @@ function progress(now) {
   if (now.skipped) more.push(`${now.skipped} skipped`);
   if (now.unsure) more.push(`${now.unsure} unsure`);
   at("count").textContent = `${now.labelled} of ${now.total} labelled${more.length ? ` (${more.join(", ")})` : ""}.`;
-  at("accuracy").textContent = now.accuracy ? now.accuracy : "";
+  at("accuracy").textContent = now.accuracy || (now.can_measure ? "Accuracy: not measured yet; that begins when the model is stable." : "");
+  at("measure").hidden = !now.can_measure;
   at("stage").textContent = now.problem ? `Items are random, nothing is learnt: ${now.problem}.`
     : now.stage === "features" ? "Items are random while features are computed."
     : now.fitted === null ? (classes.length < 2 ? "Items are random until there are two classes." : "The first items are being chosen.")
     : `The model has learnt from ${now.fitted}.`;
   at("undo").disabled = !now.can_undo && !waiting.length;
-  settled = now.stage === "failed" || (now.stage === "learning" && now.fitted !== null && now.fitted >= now.labelled);
+  settled = now.stage === "failed" || (now.stage === "learning" && now.fitted !== null && now.fitted >= now.trained);
 }
 
 let settled = false;
@@ -241,6 +242,7 @@ function undo() {
 at("skip").addEventListener("click", () => done("/api/skip", {}, "Skipped"));
 at("unsure").addEventListener("click", () => done("/api/unsure", {}, "Set aside"));
 at("undo").addEventListener("click", undo);
+at("measure").addEventListener("click", () => send("/api/measure", {}, () => { settled = false; return null; }));
 
 at("add-class").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -442,7 +444,6 @@ async function start() {
   }
   alarm("");
   kind = setup.kind;
-  target = setup.target;
   setClasses(setup.classes);
   at("who").value = localStorage.getItem("name") ?? setup.name;
   if (who()) begin(); else at("hello").showModal();

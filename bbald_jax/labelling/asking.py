@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from bbald_jax.acquisition.inputs import Acquisition, Inputs
-from bbald_jax.labelling.store import Store
+from bbald_jax.labelling.transaction import Transaction
 from bbald_jax.labelling.validation import STATUS
 from bbald_jax.pool import LABELLED, PENDING
 from bbald_jax.typing import CandidateBatch
@@ -28,12 +28,14 @@ class Snapshot(NamedTuple):
     Attributes:
       num_points: N.
       num_classes: C.
+      seed: everything random comes from it.
       num_asks: how many times points were chosen.
       status: `[N]` int8, as in `Pool`.
     """
 
     num_points: int
     num_classes: int
+    seed: int
     num_asks: int
     status: np.ndarray
 
@@ -43,15 +45,14 @@ class Snapshot(NamedTuple):
         return self.status == 0
 
 
-def snapshot(store: Store) -> Snapshot:
+def snapshot(transaction: Transaction) -> Snapshot:
     """The session as it is now."""
-    with store.reading() as transaction:
-        summary = transaction.summary
-        rows = transaction.query("SELECT point, status FROM points")
+    summary = transaction.summary
+    rows = transaction.query("SELECT point, status FROM points")
     status = np.zeros(summary.num_points, np.int8)
     points, statuses = np.asarray(rows, np.int64).reshape(-1, 2).T
     status[points] = statuses
-    return Snapshot(summary.num_points, summary.num_classes, summary.num_asks, status)
+    return Snapshot(summary.num_points, summary.num_classes, summary.seed, summary.num_asks, status)
 
 
 def target_indices(seed: int, num_points: int, num_targets: int) -> Int[np.ndarray, "T"]:
@@ -61,13 +62,12 @@ def target_indices(seed: int, num_points: int, num_targets: int) -> Int[np.ndarr
     return np.sort(np.asarray(indices)).astype(np.int64)
 
 
-def check_inputs(function: Acquisition, inputs: Inputs, seed: int, now: Snapshot) -> Inputs:
+def _check_inputs(function: Acquisition, inputs: Inputs, now: Snapshot) -> Inputs:
     """What the function looks at: what was given, and what the session itself knows.
 
     Args:
       function: what will choose.
       inputs: what was given; its values are checked already.
-      seed: of the session, for the targets.
       now: the session.
 
     Raises:
@@ -82,7 +82,7 @@ def check_inputs(function: Acquisition, inputs: Inputs, seed: int, now: Snapshot
                 f"{now.num_points}, C = {now.num_classes}; pass predictions for all of its points"
             )
         if inputs.target_log_probs is None and "target_log_probs" in function.requires:
-            targets = target_indices(seed, now.num_points, NUM_TARGETS)
+            targets = target_indices(now.seed, now.num_points, NUM_TARGETS)
             inputs = inputs._replace(target_log_probs=log_probs[targets])
     if inputs.labelled is None:
         inputs = inputs._replace(labelled=jnp.asarray(now.status == LABELLED))
@@ -106,16 +106,28 @@ def check_inputs(function: Acquisition, inputs: Inputs, seed: int, now: Snapshot
 
 
 def choose(
-    function: Acquisition, inputs: Inputs, batch_size: int, seed: int, now: Snapshot
-) -> tuple[list[int], CandidateBatch]:
+    function: Acquisition, given: Inputs, batch_size: int, now: Snapshot
+) -> tuple[list[int], CandidateBatch | None]:
     """The points that the function chooses, given what is pending; unfilled slots are left out.
 
+    Args:
+      function: chooses.
+      given: what it looks at, as far as it was given; the values are checked already.
+      batch_size: B.
+      now: the session.
+
+    Returns:
+      The points, and the batch itself; no points and None where none is left.
+
     Raises:
-      ValueError: it chose points that it was not offered.
+      ValueError: what was given does not fit; the function chose points that it was not offered.
     """
+    inputs = _check_inputs(function, given, now)
+    if not now.available.any():
+        return [], None
     pending = np.flatnonzero(now.status == PENDING)
     batch = function.select(
-        jax.random.fold_in(jax.random.key(seed), now.num_asks),
+        jax.random.fold_in(jax.random.key(now.seed), now.num_asks),
         inputs,
         batch_size=min(batch_size, now.num_points),
         available=jnp.asarray(now.available),

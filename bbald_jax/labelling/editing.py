@@ -76,6 +76,7 @@ class SessionEditor(SessionReader):
           ValueError: there is none; what came by `import_labels` cannot be taken back.
         """
         annotator = check_annotator(annotator)
+        index = None if index is None else int(index)  # SQLite knows no integers of NumPy
         with self._store.writing() as transaction:
             rows = transaction.query(
                 "SELECT point, event FROM answers WHERE annotator = ? AND (? IS NULL OR point = ?) "

@@ -113,9 +113,10 @@ class SessionReader:
         Raises:
           ValueError: an event is damaged; the message says how to recover the others.
         """
+        point = None if index is None else int(index)  # SQLite knows no integers of NumPy
         return self._store.events(
             "id > ? AND (? IS NULL OR kind = ?) AND (? IS NULL OR point = ?)",
-            *(int(after), kind, kind, index, index),
+            *(int(after), kind, kind, point, point),
         )
 
     @property

@@ -16,7 +16,7 @@ from bbald_jax.acquisition.functions import find
 from bbald_jax.acquisition.inputs import Acquisition, Inputs
 from bbald_jax.acquisition.warnings import arbitrary_batch
 from bbald_jax.labelling import version_1
-from bbald_jax.labelling.asking import check_inputs, choose, snapshot
+from bbald_jax.labelling.asking import choose, snapshot
 from bbald_jax.labelling.editing import SessionEditor, labels_as_numbers
 from bbald_jax.labelling.state import Summary
 from bbald_jax.labelling.store import Store
@@ -31,6 +31,9 @@ from bbald_jax.labelling.validation import (
     not_in_hand,
 )
 from bbald_jax.validation import assert_positive, check_log_probs
+
+# So often `ask` chooses again, where somebody else asked meanwhile, before it makes them wait.
+_RACES = 3
 
 
 class Session(SessionEditor):
@@ -155,10 +158,11 @@ class Session(SessionEditor):
         Returns:
           `[B]` indices in order of acquisition, fewer when fewer points are left; none, and nothing
           has happened, when none is. Joint functions (`batchbald`) condition them on the points
-          that are pending already. Where another process, or thread, was faster, they are chosen
-          again. A `UserWarning` says why they are arbitrary, where they are: samples that do not
-          differ, predictions that are the same for every point, samples that are spent, ties.
-          Where warnings are errors, `pending` has the points.
+          that are pending already. Where another process, or thread, asked meanwhile, they are
+          chosen again, after three times while nobody else can write. A `UserWarning` says why
+          they are arbitrary, where they are: samples that do not differ, predictions that are the
+          same for every point, samples that are spent, ties. Where warnings are errors, `pending`
+          has the points.
 
         Raises:
           ValueError: `log_probs` as `check_log_probs` says, or of another N or C than the session;
@@ -170,20 +174,23 @@ class Session(SessionEditor):
         given = log_probs if isinstance(log_probs, Inputs) else Inputs(log_probs)
         if given.log_probs is not None:
             given = given._replace(log_probs=check_log_probs(given.log_probs))
-        while True:
-            now = snapshot(self._store)
-            inputs = check_inputs(function, given, self.seed, now)
-            if not now.available.any():
-                return np.zeros(0, np.int64)
-            points, batch = choose(function, inputs, int(batch_size), self.seed, now)
+        for _ in range(_RACES):
+            with self._store.reading() as transaction:
+                now = snapshot(transaction)
+            points, batch = choose(function, given, int(batch_size), now)
             with self._store.writing() as transaction:
                 is_current = transaction.summary.num_asks == now.num_asks
-                if is_current and not any(transaction.status(point) for point in points):
-                    extra = {"ask": now.num_asks, "acquisition": function.name}
-                    for point in points:
-                        transaction.append("ask", point, annotator=annotator, extra=extra)
+                if is_current and not any(map(transaction.status, points)):
+                    _hand_out(transaction, points, function.name, annotator)
                     break
-        for line in arbitrary_batch(function, inputs.log_probs, now.available, batch):
+        else:
+            with self._store.writing() as transaction:
+                now = snapshot(transaction)
+                points, batch = choose(function, given, int(batch_size), now)
+                _hand_out(transaction, points, function.name, annotator)
+        if batch is None:
+            return np.zeros(0, np.int64)
+        for line in arbitrary_batch(function, given.log_probs, now.available, batch):
             warnings.warn(line, stacklevel=2)
         return np.asarray(points, np.int64)
 
@@ -295,6 +302,15 @@ def _create(
             then(transaction)
 
     return Store.create(path, fill, start)
+
+
+def _hand_out(
+    transaction: Transaction, points: list[int], acquisition: str, annotator: str | None
+) -> None:
+    """Append the events of an ask."""
+    extra = {"ask": transaction.summary.num_asks, "acquisition": acquisition}
+    for point in points:
+        transaction.append("ask", point, annotator=annotator, extra=extra)
 
 
 def _check_in_hand(transaction: Transaction, points: list[int], annotator: str | None) -> None:

@@ -83,8 +83,7 @@ class Store:
                 state.write_summary(store._db, transaction.summary)
                 store._db.execute("COMMIT")
             except BaseException:
-                store._db.execute("ROLLBACK")
-                store.close()
+                store.close()  # which takes back what was not committed
                 raise
         if path is not None:
             folder = os.open(path.parent, os.O_RDONLY)

@@ -12,7 +12,7 @@ from bbald_jax.labelling.repair import repair
 from bbald_jax.labelling.session import Session
 from bbald_jax.labelling.state import created
 
-N = 100
+N = 120
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     with Session.create(path, ids=ids, classes=["cat", "dog"], seed=7) as session:
         session.ask(None, 3, "random")
-        points = rng.permutation(N)[:80]
-        session.import_labels(points, rng.integers(2, size=80), annotator="ann")
+        points = rng.permutation(N)[:110]
+        session.import_labels(points, rng.integers(2, size=110), annotator="ann")
         session.add_classes(["cow"])
         session.add_points(ids=["new.png"])
         session.record("settings", extra={"text": "a long one " * 1000})  # on pages of its own
@@ -60,7 +60,7 @@ def test_a_whole_one_is_recovered_whole(original: Path, tmp_path: Path):
     with Session.open(path) as old, Session.open(tmp_path / "new.db") as new:
         num_events = len(old.history)
         assert told(new) == list(old.history)
-        assert report == (num_events, 0, True, 81, 0)
+        assert report == (num_events, 0, True, 111, 0)
         np.testing.assert_array_equal(new.labelled, old.labelled)
         assert (new.classes, new.num_points) == (("cat", "dog", "cow"), N + 1)
         np.testing.assert_array_equal(new.ids, old.ids)
@@ -95,11 +95,10 @@ def test_each_page_that_is_overwritten_costs_no_more_than_was_on_it(original: Pa
             assert np.sum(new.ids != ids) == report.num_names_lost
         costs.append((report.num_lost, report.num_names_lost, report.is_end_known))
     lost_events, lost_names, is_end_known = zip(*costs, strict=True)
-    # Every event and every name is on one page.
+    # Every event and every name is on one page, and the events are on several.
     assert sum(lost_events) >= len(whole)
-    assert max(lost_events) < 0.9 * len(whole)
+    assert max(lost_events) < len(whole)
     assert sum(lost_names) == N + 1
-    assert 0 < max(lost_names) <= N
     assert is_end_known.count(False) == 1  # that page has the summary
 
 

@@ -302,14 +302,20 @@ def test_threads_share_a_session(session: Session):
     assert {event.extra["ask"] for event in session.events("ask")} == set(range(20))
 
 
-def test_of_two_that_chose_the_same_one_chooses_again(path: Path, session: Session):
-    other = Session.open(path)
-    calls = []
+@pytest.mark.parametrize("num_races", [1, 3])
+def test_of_two_that_chose_the_same_one_chooses_again(
+    path: Path, session: Session, num_races: int, monkeypatch: pytest.MonkeyPatch
+):
+    other, calls = Session.open(path), []
 
     def select(key: Any, inputs: Any, *, batch_size: int, available: Any, pending: Any):
-        if not calls:  # while this one was thinking
-            assert other.ask(None, 1, first).tolist() == [0]
-        calls.append(None if pending is None else pending[:2].tolist())
+        calls.append(None if pending is None else pending[:4].tolist())
+        if len(calls) <= num_races:  # while this one was thinking
+            assert other.ask(None, 1, first).tolist() == [len(calls) - 1]
+        elif num_races == 3:  # it has lost too often: now it keeps the others waiting
+            monkeypatch.setattr(store, "_PATIENCE", 0.05)
+            with Session.open(path) as third, pytest.raises(TimeoutError):
+                third.record("note")
         return first.select(key, inputs, available=available)
 
     def first_select(key: Any, inputs: Any, *, available: Any, **_: Any):
@@ -317,6 +323,7 @@ def test_of_two_that_chose_the_same_one_chooses_again(path: Path, session: Sessi
         return bb.CandidateBatch(index, index, index, diagnostics=None)
 
     first = bb.Acquisition("first", (), first_select)
-    assert session.ask(None, 1, bb.Acquisition("slow", (), select)).tolist() == [1]
-    assert calls == [None, [0, -1]]
-    assert [event.extra["ask"] for event in session.events("ask")] == [0, 1]
+    assert session.ask(None, 1, bb.Acquisition("slow", (), select)).tolist() == [num_races]
+    assert calls == [None, [0, -1, -1, -1], [0, 1, -1, -1], [0, 1, 2, -1]][: num_races + 1]
+    numbers = [event.extra["ask"] for event in session.events("ask")]
+    assert numbers == list(range(num_races + 1))

@@ -7,56 +7,92 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bbald_jax.labelling.session import Session
 
-#: Asks for the first points that are free, which the other one wants, too; tells one of them; and
-#: writes down what each call had done when it has returned.
-WRITER = """
-import os, sys
-import jax.numpy as jnp
+#: Loads the library once, and then for each line that it is given forks a process, whose id it
+#: prints, and which does as `write` says: asks for the first points that are free, which the others
+#: want, too; tells one of them; and writes down what each call had done when it has returned.
+WRITERS = """
+import os, signal, sys
+import numpy as np
 import bbald_jax as bb
 
-path, name, log = sys.argv[1:]
-log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+bb.Session, bb.Acquisition, bb.CandidateBatch  # each is loaded when it is first used
 
 def select(key, inputs, *, batch_size, available, pending):
-    indices = jnp.flatnonzero(available)[:batch_size]
+    indices = np.flatnonzero(available)[:batch_size]  # nothing to be compiled
     return bb.CandidateBatch(indices, indices, indices, diagnostics=None)
 
-first = bb.Acquisition("first", (), select)
-session = bb.Session.open(path)
-while True:
-    points = session.ask(None, 3, first, annotator=name).tolist()
-    os.write(log, "".join(f"asked {point}\\n" for point in points).encode())
-    session.tell(points[:1], [points[0] % 7], annotator=name)
-    os.write(log, f"told {points[0]}\\n".encode())
+def write(path, name, log):
+    log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    first = bb.Acquisition("first", (), select)
+    session = bb.Session.open(path)
+    while True:
+        points = session.ask(None, 3, first, annotator=name).tolist()
+        os.write(log, "".join(f"asked {point}\\n" for point in points).encode())
+        session.tell(points[:1], [points[0] % 7], annotator=name)
+        os.write(log, f"told {points[0]}\\n".encode())
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+for line in sys.stdin:
+    process = os.fork()
+    if not process:
+        try:
+            write(*line.rstrip("\\n").split("|"))
+        finally:
+            os._exit(1)
+    print(process, flush=True)
 """
+#: Seconds until the writers get on; on a loaded machine they take their time.
+PATIENCE = 400
 
 
-def kill_writers(path: Path, round_number: int, seconds: float) -> list[Path]:
-    """Two writers, ended while both are at it; the files in which they wrote down what was done."""
-    names = [f"writer {round_number} {i}" for i in range(2)]
+@pytest.fixture
+def writers() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.kill()
+
+
+def kill_two(writers: subprocess.Popen[str], path: Path, number: int, seconds: float) -> list[Path]:
+    """Two writers, killed while both are at it; the files in which they wrote what was done."""
+    assert writers.stdin is not None
+    assert writers.stdout is not None
+    names = [f"writer {number} {i}" for i in range(2)]
     logs = [path.with_name(f"{name}.log") for name in names]
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name, str(log)])
-        for name, log in zip(names, logs, strict=True)
-    ]
+    processes = []
+    for name, log in zip(names, logs, strict=True):
+        print(path, name, log, sep="|", file=writers.stdin, flush=True)
+        processes.append(int(writers.stdout.readline()))
+    deadline = time.monotonic() + PATIENCE
     try:
-        deadline = time.monotonic() + 120
         while not all(log.exists() and log.stat().st_size > 100 for log in logs):
-            assert all(writer.poll() is None for writer in writers)
+            assert all(map(is_alive, processes))
             assert time.monotonic() < deadline, "the writers do not get on"
             time.sleep(0.01)
         time.sleep(seconds)
+        assert all(map(is_alive, processes))
     finally:
-        for writer in writers:
-            os.kill(writer.pid, signal.SIGKILL)
-        assert {writer.wait() for writer in writers} == {-signal.SIGKILL}
+        for process in filter(is_alive, processes):
+            os.kill(process, signal.SIGKILL)
+    while any(map(is_alive, processes)):
+        time.sleep(0.01)
     return logs
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def check(path: Path, logs: list[Path]) -> int:
@@ -79,18 +115,19 @@ def check(path: Path, logs: list[Path]) -> int:
     return len(told)
 
 
-def test_two_writers_are_killed(tmp_path: Path):
+def test_two_writers_are_killed(writers: subprocess.Popen[str], tmp_path: Path):
     path = tmp_path / "labels.db"
     Session.create(path, num_points=3_000, num_classes=7).close()
-    assert check(path, kill_writers(path, 0, 0)) >= 2
+    assert check(path, kill_two(writers, path, 0, 0)) >= 2
 
 
 @pytest.mark.slow
-def test_two_writers_are_killed_again_and_again(tmp_path: Path):
+def test_two_writers_are_killed_again_and_again(writers: subprocess.Popen[str], tmp_path: Path):
     path, logs, rng = tmp_path / "labels.db", [], random.Random(0)
     Session.create(path, num_points=30_000, num_classes=7).close()
+    num_told = 0
     for round_number in range(20):
-        logs += kill_writers(path, round_number, rng.uniform(0, 0.5))
+        logs += kill_two(writers, path, round_number, rng.uniform(0, 0.5))
         num_told = check(path, logs)
     print(f"20 kills, {num_told} labels acknowledged, none lost")
     assert num_told > 20 * 2 * 2

@@ -37,9 +37,16 @@ def few_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_page_with_examples_is_run():
     pages = {page for page, path in PAGES.items() if examples(path)}
-    assert pages == {"doors", "start", "labelling", "features", "head", "loop", "runs"}, (
-        "run it below (doors: in its own file)"
-    )
+    assert pages == {
+        "doors",
+        "start",
+        "labelling",
+        "stopping",
+        "features",
+        "head",
+        "loop",
+        "runs",
+    }, "run it below (doors: in its own file)"
 
 
 def test_the_readme_shows_examples_of_the_pages():
@@ -71,6 +78,13 @@ def test_people_who_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with bb.Session.open("labels.db") as session:
         assert (session.pending.size, session.skipped.size) == (10, 1)
         assert set(names["more"].tolist()) <= {*session.pending.tolist()}
+
+
+def test_when_to_stop(capsys: pytest.CaptureFixture[str]):
+    names = run("stopping")
+    estimate, truth = names["estimate"], (names["predicted"] == names["y"]).mean()
+    assert estimate.lower < truth < estimate.upper < estimate.lower + 0.12
+    assert "95.0%" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("few_configurations")

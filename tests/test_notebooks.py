@@ -19,7 +19,7 @@ def first_cell(notebook: Path) -> str:
 
 
 def test_all_begin_alike():
-    assert len(NOTEBOOKS) == 2
+    assert len(NOTEBOOKS) == 3
     assert len(set(map(first_cell, NOTEBOOKS))) == 1
 
 

@@ -123,8 +123,7 @@ def estimate_accuracy(
     num_open = int(is_open.sum())
     answered = _answered(audit)
     cells, cell_of = make_cells(audit.weights, surrogate, is_open)
-    shares = np.sin(np.linspace(0, np.pi / 2, _NUM_CANDIDATES)) ** 2  # dense at both ends
-    candidates = np.unique(np.round(num_open * shares))
+    candidates = candidate_errors(num_open)
     state, limit = bets.start(cells, candidates), -math.log(alpha)
     alive, audited_errors = np.arange(len(candidates)), 0
     for place, draw in enumerate(audit.draws[:answered]):
@@ -159,6 +158,12 @@ def _answered(audit: Audit) -> int:
     """How many draws come before the first one whose label is still out."""
     labels = [draw.label for draw in audit.draws]
     return labels.index(None) if None in labels else len(labels)
+
+
+def candidate_errors(num_open: int) -> np.ndarray:
+    """Numbers of errors that are tried, rising from 0 to all, dense at both ends."""
+    shares = np.sin(np.linspace(0, np.pi / 2, _NUM_CANDIDATES)) ** 2
+    return np.unique(np.round(num_open * shares))
 
 
 def make_cells(

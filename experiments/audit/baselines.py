@@ -1,12 +1,9 @@
 """What an audit is compared with: intervals from uniform draws, and a bound for all intervals."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
-
-from bbald_jax.labelling.wealth import tilt
 
 _Z = 1.959964
 
@@ -57,20 +54,22 @@ def information_bound(
 ) -> float:
     """Half-width, as a share of the points, that no interval of level alpha can be sure to keep to.
 
-    If point i is wrong with probability eta_i, independently, then to tell an error rate m from m +
-    delta, and to be wrong about either with a probability of at most alpha, takes n draws with
+    If point i is wrong with probability eta_i, independently, let eta'_i be as far from it as one
+    draw of it tells kappa nats: `KL(eta_i || eta'_i) = kappa`. Then n draws of whatever points
+    tell n kappa nats at most, and to tell the means of eta and eta' from each other, and be wrong
+    about either with a probability of at most alpha, takes (Wald 1945; Kaufmann, Cappe, Garivier
+    2016, lemma 1)
 
-        n sum_i q_i KL(eta_i || eta'_i)  >=  (1 - 2 alpha) log((1 - alpha) / alpha),
+        n kappa  >=  (1 - 2 alpha) log((1 - alpha) / alpha).
 
-    with eta' the nearest rates of mean m + delta (Wald 1945; Kaufmann, Cappe, Garivier 2016, lemma
-    1). q is the design that is best for small delta, proportional to sqrt(eta (1 - eta)) (Neyman
-    1934). eta is the isotonic regression of the true errors on the surrogate: what the best use of
-    it could know. Half the sum of the deltas up and down.
+    For small differences that is Neyman's design, q proportional to sqrt(eta (1 - eta)). eta is the
+    isotonic regression of the true errors on the surrogate: what the best use of it could know.
+    Half the sum of the distances of the means up and down.
     """
-    distance = _distances(probs, errors)
-    needed = (1 - 2 * alpha) * math.log((1 - alpha) / alpha) / num_labels
-    both = [_search(lambda t, s=sign: distance(s * t)[1] >= needed) for sign in (-1, 1)]
-    return sum(abs(distance(sign * t)[0]) for sign, t in zip((-1, 1), both, strict=True)) / 2
+    levels, shares = _error_rates(probs, errors)
+    kappa = (1 - 2 * alpha) * math.log((1 - alpha) / alpha) / num_labels
+    up, down = _farthest(levels, kappa), 1 - _farthest(1 - levels, kappa)
+    return float(shares @ (up - down)) / 2
 
 
 def labels_bound(probs: np.ndarray, errors: np.ndarray, delta: float, alpha: float = 0.05) -> float:
@@ -80,31 +79,30 @@ def labels_bound(probs: np.ndarray, errors: np.ndarray, delta: float, alpha: flo
     needs `log(1 / alpha)` nats on average (Wald 1945), whatever the design and the looks. For
     draws with replacement: without, a large part of the pool tells a little more.
     """
-    distance = _distances(probs, errors)
-    return math.log(1 / alpha) / distance(_search(lambda t: distance(t)[0] >= delta))[1]
-
-
-def _distances(probs: np.ndarray, errors: np.ndarray) -> Callable[[float], tuple[float, float]]:
-    """Of a tilt: by how much it moves the error rate, and what a draw tells about it, in nats."""
-    eta = IsotonicRegression(out_of_bounds="clip").fit_transform(probs, errors.astype(float))
-    levels, counts = np.unique(np.clip(eta, 1e-4, 1 - 1e-4), return_counts=True)
-    weights = np.sqrt(levels * (1 - levels))
-    q = weights / (counts @ weights)
-
-    def distance(size: float) -> tuple[float, float]:
-        tilted = tilt(levels, size / weights)
-        divergence = levels * np.log(levels / tilted)
-        divergence += (1 - levels) * np.log((1 - levels) / (1 - tilted))
-        shift = float(counts @ (tilted - levels)) / counts.sum()
-        return shift, float(counts @ (q * divergence))
-
-    return distance
-
-
-def _search(is_enough: Callable[[float], bool]) -> float:
-    """The least size of a tilt that is enough."""
-    low, high = -15.0, 15.0
+    levels, shares = _error_rates(probs, errors)
+    low, high = 0.0, 10.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if is_enough(math.exp(middle)) else (middle, high)
-    return math.exp(high)
+        is_far = shares @ (_farthest(levels, middle) - levels) >= delta
+        low, high = (low, middle) if is_far else (middle, high)
+    return math.log(1 / alpha) / high
+
+
+def _error_rates(probs: np.ndarray, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different eta, and the share of points that have each."""
+    eta = IsotonicRegression(out_of_bounds="clip").fit_transform(probs, errors.astype(float))
+    levels, counts = np.unique(np.clip(eta, 0, 1), return_counts=True)
+    return levels, counts / counts.sum()
+
+
+def _farthest(levels: np.ndarray, kappa: float) -> np.ndarray:
+    """Above each eta, the eta' with `KL(eta || eta') = kappa`."""
+    low, high = levels, np.ones_like(levels)
+    for _ in range(60):
+        middle = (low + high) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            apart = np.where(levels > 0, levels * np.log(levels / middle), 0)
+            rest = (1 - levels) * np.log((1 - levels) / (1 - middle))
+        is_far = apart + np.where(levels < 1, rest, 0) >= kappa
+        low, high = np.where(is_far, low, middle), np.where(is_far, middle, high)
+    return high

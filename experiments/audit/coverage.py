@@ -8,20 +8,32 @@ The models are heads on ten pools of 10,000 points of MNIST (graph of an encoder
 audits of a pool. 500 labels are audited in all, spread evenly over 1, 5 or 20 successive models
 with 10 labels between them. A run misses if the interval of any model excludes that model's
 accuracy after any label, while it is the current one or before. Seeds are fixed.
-`--num-runs 10 --num-pools 1 --num-wide 1 --output /tmp/out` tries the script.
+`--num-runs 10 --num-pools 1 --num-wide 1 --output /tmp/out` tries the script. The same command
+again goes on where it was interrupted: what is in `coverage.json` is not run again.
 """
 
 import argparse
+import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from bbald_jax.labelling.audit import AccuracyEstimate, estimate_accuracy
+from bbald_jax.labelling.audit import estimate_accuracy
 from bbald_jax.labelling.draws import Audit, AuditSettings, Draw, start_audit
 from experiments.audit.baselines import hedged_betting, information_bound, wilson
 from experiments.audit.models import BATCH_SIZE, KINDS, Curve, load_curves
-from experiments.audit.simulate import SURROGATES, draw_audits, is_open, replay, surrogate
+from experiments.audit.simulate import (
+    SURROGATES,
+    Audits,
+    draw_audits,
+    is_open,
+    replay,
+    surrogate,
+)
 from experiments.common import reporting
 
 OUTPUT = Path(__file__).parents[1] / "results" / "audit"
@@ -31,69 +43,128 @@ LOOKS: tuple[int, ...] = (50, 100, 200, 500)
 #: The first audited model: so many batches of labels.
 FIRST = {"mnist": 30, "fashion-mnist": 20}
 TARGETS = {"mnist": {100: 4.5, 500: 2.1}, "fashion-mnist": {100: 11.0, 500: 5.0}}
-OURS, FLAT, BETTING, PLAIN = (
+NUM_CANDIDATES = 400
+OURS, FLAT, BETTING, PLAIN, BOUND = (
     "audit",
     "audit, uniform draws and no surrogate",
     "uniform draws, hedged betting",
     "uniform draws, plain 95 % interval (Wilson)",
+    "information bound, any design",
+)
+KINDS_OF_SURROGATE = (*SURROGATES, "none")
+#: What half-widths are shown of: models planned, and the surrogate.
+VARIANTS = (
+    (OURS, 1, "good"),
+    (f"{OURS}, first of 20 planned models", 20, "good"),
+    (FLAT, 1, "none"),
+    (f"{OURS}, shuffled surrogate", 1, "shuffled"),
+    (f"{OURS}, inverted surrogate", 1, "inverted"),
 )
 
 
-def misses(curve: Curve, first: int, num_models: int, kind: str, runs: int, seed: int) -> int:
-    """How many of the runs on a pool miss at any look."""
+def draw_all(
+    pools: list[Curve], models: range, kind: str, settings: AuditSettings, runs: int
+) -> Audits:
+    """`[P, R, T]` draws, spread evenly over the models."""
+    weights, drawn = [], []
+    for seed, curve in enumerate(pools):
+        rng = np.random.default_rng((seed, len(models), KINDS_OF_SURROGATE.index(kind)))
+        weights.append(start_audit(opinion(curve, models[0], kind), settings).weights)
+        phases = [is_open(curve, model) for model in models]
+        drawn.append(draw_audits(rng, weights[-1], phases, NUM_LABELS // len(models), runs))
+    points, totals = map(np.stack, zip(*drawn, strict=True))
+    return Audits(np.stack(weights), points, totals)
+
+
+def opinion(curve: Curve, model: int, kind: str) -> np.ndarray:
+    """The surrogate, or none."""
+    return np.full(len(curve.y), 0.1) if kind == "none" else surrogate(curve, model, kind)
+
+
+def misses(pools: list[Curve], first: int, num_models: int, kind: str, runs: int) -> int:
+    """How many of the runs miss at any look."""
     settings = AuditSettings(planned_models=num_models)
     models = range(first, first + num_models)
-    audit = start_audit(surrogate(curve, first, kind), settings)
-    phases = [is_open(curve, model) for model in models]
-    draws_a_phase = NUM_LABELS // num_models
-    rng = np.random.default_rng((seed, num_models, SURROGATES.index(kind)))
-    points, totals = draw_audits(rng, audit.weights, phases, draws_a_phase, runs)
-    missed = np.zeros(runs, bool)
-    for number, (model, open_points) in enumerate(zip(models, phases, strict=True), start=1):
-        errors = curve.errors(model)
-        truth = np.array([errors[open_points].sum()])
-        end = number * draws_a_phase
-        log_wealth = replay(
-            audit.weights,
-            surrogate(curve, model, kind),
-            open_points,
-            errors,
-            points[:, :end],
-            totals[:, :end],
-            truth,
-        )
-        missed |= log_wealth.max(axis=(1, 2)) >= -np.log(settings.model_alpha(number))
+    audits = draw_all(pools, models, kind, settings, runs)
+    missed = np.zeros((len(pools), runs), bool)
+    for number, model in enumerate(models, start=1):
+        opens = [is_open(curve, model) for curve in pools]
+        errors = [curve.errors(model) for curve in pools]
+        truths = [each[open_points].sum() for each, open_points in zip(errors, opens, strict=True)]
+        end = number * NUM_LABELS // num_models
+        probs = [opinion(curve, model, kind) for curve in pools]
+        largest, _ = replay(audits, probs, opens, errors, np.array(truths)[:, None], [end])[end]
+        missed |= largest[:, :, 0] >= -np.log(settings.model_alpha(number))
     return int(missed.sum())
 
 
 def widths(
-    curve: Curve, model: int, planned: int, kind: str, runs: int, seed: int
+    pools: list[Curve], model: int, planned: int, kind: str, runs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`[runs, looks]`, half-widths and errors of the estimate, in points, of the library."""
-    flat = np.full(len(curve.y), 0.1)
-    probs = flat if kind == "flat" else surrogate(curve, model, kind)
-    audit = start_audit(probs, AuditSettings(planned_models=planned))
-    rng = np.random.default_rng((seed, planned, 99))
-    points, totals = draw_audits(rng, audit.weights, [is_open(curve, model)], NUM_LABELS, runs)
+    """`[looks]`, mean half-width and root mean square error of the estimate, in points.
+
+    Of the first audited model. One run is compared with what the library says.
+    """
+    settings = AuditSettings(planned_models=planned)
+    audits = draw_all(pools, range(model, model + 1), kind, settings, runs)
+    opens = [is_open(curve, model) for curve in pools]
+    errors = [curve.errors(model) for curve in pools]
+    probs = [opinion(curve, model, kind) for curve in pools]
+    num_open = int(opens[0].sum())
+    shares = np.sin(np.linspace(0, np.pi / 2, NUM_CANDIDATES)) ** 2
+    candidates = np.unique(np.round(num_open * shares))
+    tiled = np.tile(candidates, (len(pools), 1))
+    limit = -np.log(settings.model_alpha(1))
+    truths = np.array([each[o].sum() for each, o in zip(errors, opens, strict=True)])
+    half, off = [], []
+    for look, (largest, now) in replay(audits, probs, opens, errors, tiled, LOOKS, limit).items():
+        least, most, best = ends(candidates, largest, now, limit)
+        half.append(50 * np.mean(most - least) / len(pools[0].y))
+        off.append(100 * np.sqrt(np.mean((best - truths[:, None]) ** 2)) / len(pools[0].y))
+        compare(pools[0], model, audits, settings, probs[0], look, least[0, 0], most[0, 0])
+    return np.array(half), np.array(off)
+
+
+def ends(
+    candidates: np.ndarray, largest: np.ndarray, now: np.ndarray, limit: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Least, most and best errors, rounded outwards as in the library."""
+    alive = largest < limit
+    first, last = alive.argmax(axis=-1), alive.shape[-1] - 1 - alive[..., ::-1].argmax(axis=-1)
+    least = np.where(first > 0, candidates[first - 1] + 1, candidates[0])
+    beyond = candidates[np.minimum(last + 1, len(candidates) - 1)]
+    most = np.where(last + 1 < len(candidates), beyond - 1, candidates[-1])
+    return least, most, candidates[np.where(alive, now, np.inf).argmin(axis=-1)]
+
+
+def compare(
+    curve: Curve,
+    model: int,
+    audits: Audits,
+    settings: AuditSettings,
+    probs: np.ndarray,
+    look: int,
+    least: float,
+    most: float,
+) -> None:
+    """The library's interval is the same but for finer candidates."""
+    draws = tuple(
+        Draw(int(i), float(audits.weights[0, i] / total), 1, int(curve.y[i]))
+        for i, total in zip(audits.points[0, 0, :look], audits.totals[0, 0, :look], strict=True)
+    )
     labelled = curve.chosen[: BATCH_SIZE * model]
-    accuracy = 1 - curve.errors(model).mean()
-    half, off = np.zeros((runs, len(LOOKS))), np.zeros((runs, len(LOOKS)))
-    for run in range(runs):
-        drawn = tuple(
-            Draw(int(i), float(audit.weights[i] / total), 1, int(curve.y[i]))
-            for i, total in zip(points[run], totals[run], strict=True)
-        )
-        for look, num_draws in enumerate(LOOKS):
-            found: AccuracyEstimate = estimate_accuracy(
-                Audit(audit.settings, audit.weights, drawn[:num_draws]),
-                curve.predicted[model],
-                probs,
-                labelled=labelled,
-                labels=curve.y[labelled],
-            )
-            half[run, look] = 50 * (found.upper - found.lower)
-            off[run, look] = 100 * (found.estimate - accuracy)
-    return half, off
+    found = estimate_accuracy(
+        Audit(settings, audits.weights[0], draws),
+        curve.predicted[model],
+        probs,
+        labelled=labelled,
+        labels=curve.y[labelled],
+    )
+    size = len(curve.y)
+    trained = curve.errors(model)[labelled].sum()
+    errors = size * (1 - np.array([found.upper, found.lower])) - trained
+    # Between the library's 1,000 candidates and these.
+    assert np.all(np.abs(errors - [least, most]) <= 0.006 * size), (errors, least, most)
 
 
 def uniform(curve: Curve, model: int, runs: int, seed: int) -> dict[str, tuple[np.ndarray, int]]:
@@ -126,59 +197,68 @@ def share(count: int, total: int) -> str:
     return f"{count / total:.1%}".replace("%", " %")
 
 
-def coverage_table(curves: dict[str, list[Curve]], runs: int) -> str:
+def once(path: Path, what: str, make: Callable[[], Any]) -> Any:
+    """A part of the report, from a file where it was made before."""
+    there = json.loads(path.read_text()) if path.exists() else {}
+    if what not in there:
+        there[what] = make()
+        path.write_text(json.dumps(there, indent=0))
+        reporting.progress(f"{what}: {there[what]}")
+    return there[what]
+
+
+def coverage_table(curves: dict[str, list[Curve]], runs: int, kept: Path) -> str:
     rows = []
-    for dataset, pools in curves.items():
-        for num_models in NUM_MODELS:
+    for num_models in NUM_MODELS:
+        for dataset, pools in curves.items():
             cells = []
             for kind in SURROGATES:
-                missed = sum(
-                    misses(curve, FIRST[dataset], num_models, kind, runs, seed)
-                    for seed, curve in enumerate(pools)
-                )
+                make = partial(misses, pools, FIRST[dataset], num_models, kind, runs)
+                missed = once(kept, f"misses, {dataset}, {num_models}, {kind}", make)
                 cells.append(share(missed, runs * len(pools)))
             rows.append([dataset, num_models, *cells])
-            reporting.progress(f"{dataset}, {num_models} models: {cells}")
     header = ["data set", "audited models", *(f"surrogate: {kind}" for kind in SURROGATES)]
-    return reporting.table(header, rows)
+    return reporting.table(header, sorted(rows, key=lambda row: list(curves).index(str(row[0]))))
 
 
 def width_rows(
-    dataset: str, pools: list[Curve], runs: int, wide: int
+    dataset: str, pools: list[Curve], runs: int, wide: int, kept: Path
 ) -> tuple[list[list], dict[str, np.ndarray]]:
     """Rows of the table of half-widths, and what is drawn."""
     model, total = FIRST[dataset], runs * len(pools)
     rows, drawn = [], {}
 
-    def add(name: str, half: np.ndarray, missed: str = "", error: str = "") -> None:
+    def add(name: str, half: list[float], missed: str = "", error: str = "") -> None:
         rows.append([name, *(f"{each:.1f}" for each in half), missed, error])
+        drawn[name] = np.array(half)
 
-    def add_audit(name: str, planned: int, kind: str) -> None:
-        found = [widths(c, model, planned, kind, wide, seed) for seed, c in enumerate(pools)]
-        half = np.concatenate([each[0] for each in found]).mean(axis=0)
-        off = np.concatenate([each[1] for each in found])
-        error = np.sqrt((off**2).mean(axis=0))
-        drawn[name] = half
+    for name, planned, kind in VARIANTS:
+
+        def make(planned: int = planned, kind: str = kind) -> list[list[float]]:
+            return [each.tolist() for each in widths(pools, model, planned, kind, wide)]
+
+        half, error = once(kept, f"widths, {dataset}, {name}", make)
         add(name, half, "", f"{error[LOOKS.index(100)]:.1f} / {error[-1]:.1f}")
-        reporting.progress(f"{dataset}, {name}: {half}")
 
-    add_audit(OURS, 1, "good")
-    add_audit(f"{OURS}, first of 20 planned models", 20, "good")
-    add_audit(f"{OURS}, shuffled surrogate", 1, "shuffled")
-    add_audit(f"{OURS}, inverted surrogate", 1, "inverted")
-    add_audit(FLAT, 1, "flat")
-    others = [uniform(curve, model, runs, seed) for seed, curve in enumerate(pools)]
-    for name in (BETTING, PLAIN):
-        half = np.mean([each[name][0] for each in others], axis=0)
-        drawn[name] = half
-        add(name, half, share(sum(each[name][1] for each in others), total))
+    def make_others() -> dict[str, list]:
+        each = [uniform(curve, model, runs, seed) for seed, curve in enumerate(pools)]
+        return {
+            name: [
+                np.mean([one[name][0] for one in each], axis=0).tolist(),
+                sum(one[name][1] for one in each),
+            ]
+            for name in (BETTING, PLAIN)
+        }
+
+    made: dict[str, Any] = once(kept, f"uniform, {dataset}", make_others)
+    for name, (half, missed) in made.items():
+        add(name, half, share(missed, total))
     bounds = []
     for curve in pools:
         open_points, errors = is_open(curve, model), curve.errors(model)
         probs = surrogate(curve, model, "good")[open_points]
         bounds.append([100 * information_bound(probs, errors[open_points], n) for n in LOOKS])
-    drawn["information bound"] = np.mean(bounds, axis=0)
-    add("information bound, any design", drawn["information bound"])
+    add(BOUND, np.mean(bounds, axis=0).tolist())
     return rows, drawn
 
 
@@ -189,7 +269,7 @@ def draw_figure(path: Path, drawn: dict[str, dict[str, np.ndarray]]) -> None:
         BETTING: ("C1", "-", "o"),
         FLAT: ("C2", "-", "s"),
         OURS: ("C0", "-", "o"),
-        "information bound": ("0.3", ":", ""),
+        BOUND: ("0.3", ":", ""),
         PLAIN: ("C3", "--", "x"),
     }
     for axes, (dataset, lines) in zip(panels, drawn.items(), strict=True):
@@ -213,16 +293,19 @@ def draw_figure(path: Path, drawn: dict[str, dict[str, np.ndarray]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-runs", type=int, default=100, help="audits of a pool")
-    parser.add_argument("--num-wide", type=int, default=10, help="of which widths are computed")
+    parser.add_argument("--num-wide", type=int, default=5, help="of which widths are computed")
     parser.add_argument("--num-pools", type=int, default=10)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     curves = {dataset: load_curves(dataset, arguments.num_pools) for dataset in KINDS}
+    kept = arguments.output / "coverage.json"
     sections, drawn = [], {}
     for dataset, pools in curves.items():
         accuracy = np.mean([1 - curve.errors(FIRST[dataset]).mean() for curve in pools])
-        rows, drawn[dataset] = width_rows(dataset, pools, arguments.num_runs, arguments.num_wide)
+        rows, drawn[dataset] = width_rows(
+            dataset, pools, arguments.num_runs, arguments.num_wide, kept
+        )
         ours = dict(zip(LOOKS, drawn[dataset][OURS].tolist(), strict=True))
         targets = ", ".join(
             f"{limit} at {n} labels ({reporting.verdict(ours[n], at_most=limit)})"
@@ -237,6 +320,7 @@ def main() -> None:
             reporting.table(header, rows),
         ]
     draw_figure(arguments.output / "coverage.png", drawn)
+    covered = coverage_table(curves, arguments.num_runs, kept)
     total = arguments.num_runs * arguments.num_pools
     reporting.write(
         arguments.output / "coverage.md",
@@ -246,7 +330,7 @@ def main() -> None:
         f"{total:,} runs a cell, {NUM_LABELS} audit labels each, {arguments.num_pools} pools; "
         "every seed is fixed.",
         "## Runs that miss the truth at any look",
-        coverage_table(curves, arguments.num_runs),
+        covered,
         "A run misses if the interval of any of its models excludes that model's accuracy after "
         "any label. The surrogate is the model's opinion where it may be wrong; shuffled and "
         "inverted ones must cost width only. For the coverage the wealth against the true number "
@@ -254,8 +338,9 @@ def main() -> None:
         "1 / alpha.",
         *sections,
         f"Half-widths of the audit are means over {arguments.num_wide * arguments.num_pools} runs, "
-        "of `bb.estimate_accuracy` itself; one model means alpha = 0.045, and so for hedged "
-        "betting. The last column is the root mean square error of the estimate. The bound is "
+        "the first of which is compared with `bb.estimate_accuracy`; one model "
+        "means alpha = 0.045, and so for hedged betting. The last column is the root mean square "
+        "error of the estimate. The bound is "
         "defined in `experiments/audit/baselines.py`: an interval of this level, at a fixed number "
         "of labels and for points with such error rates, cannot be narrower with a probability of "
         "95 %, whatever it draws and knows. The plain interval is right for one look.",

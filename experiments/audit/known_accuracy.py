@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bbald_jax.labelling.audit import estimate_accuracy
+from bbald_jax.labelling.audit import candidate_errors, estimate_accuracy
 from bbald_jax.labelling.draws import Audit, AuditSettings, Draw, start_audit
 from bbald_jax.labelling.stopping import advise_stopping, predictions_agreement
 from experiments.audit.baselines import labels_bound
 from experiments.audit.models import BATCH_SIZE, KINDS, Curve, load_curves
-from experiments.audit.simulate import draw_audits, is_open, replay
+from experiments.audit.simulate import Audits, draw_audits, is_open, replay
 from experiments.common import reporting
 
 OUTPUT = Path(__file__).parents[1] / "results" / "audit"
@@ -33,19 +33,19 @@ STABLE = "stable"
 
 
 class Known(NamedTuple):
-    """Of one pool.
+    """Of P pools, and R audits of each.
 
     Attributes:
-      trained: labels.
-      audited: `[R]`, labels until the target is known; infinite if more than 1,500.
-      accuracy: of the audited model.
-      bound: audit labels that any method needs on average.
+      trained: `[P]`, labels.
+      audited: `[P, R]`, labels until the target is known; infinite if more than 1,500.
+      accuracy: `[P]`, of the audited model.
+      bound: `[P]`, audit labels that any method needs on average.
     """
 
-    trained: int
+    trained: np.ndarray
     audited: np.ndarray
-    accuracy: float
-    bound: float
+    accuracy: np.ndarray
+    bound: np.ndarray
 
 
 def stable_model(curve: Curve) -> int:
@@ -56,49 +56,66 @@ def stable_model(curve: Curve) -> int:
     return len(curve.predicted) - 1
 
 
-def audit_until_known(curve: Curve, model: int, planned: int, runs: int, seed: int) -> Known:
-    """How many labels each of R audits takes; the first is checked against the library's advice."""
+def audit_until_known(curves: list[Curve], models: list[int], planned: int, runs: int) -> Known:
+    """How many labels each audit takes; some are checked against the library's own advice."""
     settings = AuditSettings(planned_models=planned)
-    probs = curve.error_probs[model].astype(np.float64)
-    audit = start_audit(probs, settings)
-    errors, open_points = curve.errors(model), is_open(curve, model)
-    rng = np.random.default_rng((seed, model, planned))
-    points, totals = draw_audits(rng, audit.weights, [open_points], MOST_AUDITED, runs)
-    # The target is known when every larger number of errors is ruled out: some of them stand for
-    # all, the nearest first.
-    allowed = int(np.floor((1 - TARGET) * len(curve.y) + 1e-9))
-    more = allowed - int(errors[~open_points].sum()) + np.array([1, 20, 60, 150, 400, 1000, 3000])
-    log_wealth = replay(audit.weights, probs, open_points, errors, points, totals, more)
-    is_known = (log_wealth >= -np.log(settings.model_alpha(1))).cumsum(axis=1) > 0
-    is_known = is_known.all(axis=2)
-    audited = np.where(is_known.any(axis=1), is_known.argmax(axis=1) + 1.0, np.inf)
-    if np.isfinite(audited[0]):
-        drawn = tuple(
-            Draw(int(i), float(audit.weights[i] / total), 1, int(curve.y[i]))
-            for i, total in zip(points[0], totals[0], strict=True)
+    errors = [curve.errors(model) for curve, model in zip(curves, models, strict=True)]
+    opens = [is_open(curve, model) for curve, model in zip(curves, models, strict=True)]
+    probs = [
+        curve.error_probs[model].astype(np.float64)
+        for curve, model in zip(curves, models, strict=True)
+    ]
+    weights, drawn, candidates, bounds = [], [], [], []
+    for seed, (wrong, open_points, each) in enumerate(zip(errors, opens, probs, strict=True)):
+        weights.append(start_audit(each, settings).weights)
+        rng = np.random.default_rng((seed, models[seed], planned))
+        drawn.append(draw_audits(rng, weights[-1], [open_points], MOST_AUDITED, runs))
+        # The target is known when the library rules out every number of errors from the last one
+        # that it tries and that would do; some stand for all, the nearest first.
+        allowed = int((1 - TARGET) * len(wrong) + 1e-9) - int(wrong[~open_points].sum())
+        tried = candidate_errors(int(open_points.sum()))
+        tried = tried[np.searchsorted(tried, allowed + 1, side="right") - 1 :]
+        candidates.append(tried[[0, 1, 3, 10, 30, 100, 200]])
+        delta = (len(wrong) * (1 - TARGET) - wrong.sum()) / open_points.sum()
+        bound = labels_bound(each[open_points], wrong[open_points], delta) if delta > 0 else np.inf
+        bounds.append(bound)
+    points, totals = map(np.stack, zip(*drawn, strict=True))
+    audits = Audits(np.stack(weights), points, totals)
+    looks = range(1, MOST_AUDITED + 1)
+    found = replay(audits, probs, opens, errors, np.stack(candidates), looks)
+    limit = -np.log(settings.model_alpha(1))
+    is_known = np.stack([(found[look][0] >= limit).all(axis=-1) for look in looks])
+    audited = np.where(is_known.any(axis=0), is_known.argmax(axis=0) + 1.0, np.inf)
+    for pool in range(min(3, len(curves))):
+        if np.isfinite(audited[pool, 0]):
+            num_draws = int(audited[pool, 0])
+            for num, expected in ((num_draws - 1, False), (num_draws, True)):
+                found_by = advice(curves[pool], models[pool], settings, audits, pool, num)
+                assert found_by == expected, (pool, models[pool], num)
+    accuracy = np.array([1 - wrong.mean() for wrong in errors])
+    trained = BATCH_SIZE * np.array(models, float)
+    return Known(trained, audited, accuracy, np.array(bounds))
+
+
+def advice(
+    curve: Curve, model: int, settings: AuditSettings, audits: Audits, pool: int, num_draws: int
+) -> bool:
+    """Does the library say to stop, in the first audit of a pool?"""
+    weights, labelled = audits.weights[pool], curve.chosen[: BATCH_SIZE * model]
+    draws = tuple(
+        Draw(int(i), float(weights[i] / total), 1, int(curve.y[i]))
+        for i, total in zip(
+            audits.points[pool, 0, :num_draws], audits.totals[pool, 0, :num_draws], strict=True
         )
-        labelled = curve.chosen[: BATCH_SIZE * model]
-        stops = [
-            advise_stopping(
-                estimate_accuracy(
-                    Audit(settings, audit.weights, drawn[:num_draws]),
-                    curve.predicted[model],
-                    probs,
-                    labelled=labelled,
-                    labels=curve.y[labelled],
-                ),
-                TARGET,
-            ).stop
-            # Its interval is rounded outwards between 1,000 candidates: some labels later.
-            for num_draws in (int(audited[0]) - 1, min(int(audited[0] * 1.1) + 5, MOST_AUDITED))
-        ]
-        assert stops == [False, True], (seed, model, audited[0], stops)
-    accuracy = 1 - float(errors.mean())
-    bound = np.inf
-    if accuracy > TARGET:
-        delta = (accuracy - TARGET) * len(errors) / open_points.sum()
-        bound = labels_bound(probs[open_points], errors[open_points], delta)
-    return Known(BATCH_SIZE * model, audited, accuracy, bound)
+    )
+    estimate = estimate_accuracy(
+        Audit(settings, weights, draws),
+        curve.predicted[model],
+        curve.error_probs[model],
+        labelled=labelled,
+        labels=curve.y[labelled],
+    )
+    return advise_stopping(estimate, TARGET).stop
 
 
 def spread(values: np.ndarray) -> str:
@@ -111,20 +128,17 @@ def spread(values: np.ndarray) -> str:
     return f"{text(middle)} ({text(low)} to {text(high)})"
 
 
-def row(name: str, planned: int, found: list[Known]) -> list[object]:
-    trained = np.array([each.trained for each in found], float)
-    audited = np.array([each.audited for each in found])
-    totals = trained[:, None] + audited
-    accuracies = np.array([each.accuracy for each in found])
+def row(name: str, planned: int, found: Known) -> list[object]:
+    totals = found.trained[:, None] + found.audited
     return [
         name,
         planned,
-        spread(trained),
-        f"{100 * accuracies.mean():.1f}",
-        spread(audited.ravel()),
+        spread(found.trained),
+        f"{100 * found.accuracy.mean():.1f}",
+        spread(found.audited.ravel()),
         spread(totals.ravel()),
-        spread(np.array([each.bound for each in found])),
-        f"{np.isfinite(audited).mean():.0%}".replace("%", " %"),
+        spread(found.bound),
+        f"{np.isfinite(found.audited).mean():.0%}".replace("%", " %"),
     ]
 
 
@@ -152,16 +166,11 @@ def main() -> None:
     rows = []
     for planned in (1, 3):
         for trained in (*TRAINED, STABLE):
-            found = [
-                audit_until_known(
-                    curve,
-                    stable_model(curve) if trained == STABLE else int(trained) // BATCH_SIZE,
-                    planned,
-                    arguments.num_runs,
-                    seed,
-                )
-                for seed, curve in enumerate(curves)
+            models = [
+                stable_model(curve) if trained == STABLE else int(trained) // BATCH_SIZE
+                for curve in curves
             ]
+            found = audit_until_known(curves, models, planned, arguments.num_runs)
             name = "predictions stable" if trained == STABLE else f"{trained} labels"
             rows.append(row(name, planned, found))
             reporting.progress(str(rows[-1]))
@@ -178,8 +187,8 @@ def main() -> None:
         "Accuracy in per cent on the whole pool, mean. *Known* means that the lower end of the "
         "interval of `bb.estimate_accuracy` is at 95 %, with alpha = 0.05 over all looks and all "
         "audited models. With 3 models planned the first of them is audited here. The bound is the "
-        "number of audit labels that any method with this surrogate needs *on average*, which is more "
-        "than the median (`labels_bound` in `experiments/audit/baselines.py`).",
+        "number of audit labels that any method with this surrogate needs *on average* "
+        "(`labels_bound` in `experiments/audit/baselines.py`).",
         "## The cheap sign: predictions no longer change",
         reporting.table(
             ["data set", "stable at (labels)", "accuracy then", "accuracy later"],

@@ -1,5 +1,8 @@
 """Many audits of the same models at once: their draws, and the bets on them."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from bbald_jax.labelling import wealth as bets
@@ -58,23 +61,74 @@ def draw_audits(
     return points, totals
 
 
+class Audits(NamedTuple):
+    """What has been drawn in R audits of each of P pools.
+
+    Attributes:
+      weights: `[P, N]`, of the draws.
+      points: `[P, R, T]`.
+      totals: `[P, R, T]`, the weights of all points that could have been drawn.
+    """
+
+    weights: np.ndarray
+    points: np.ndarray
+    totals: np.ndarray
+
+
 def replay(
-    weights: np.ndarray,
-    probs: np.ndarray,
-    open_points: np.ndarray,
-    errors: np.ndarray,
-    points: np.ndarray,
-    totals: np.ndarray,
+    audits: Audits,
+    probs: list[np.ndarray],
+    open_points: list[np.ndarray],
+    errors: list[np.ndarray],
     candidates: np.ndarray,
-) -> np.ndarray:
-    """`[R, T, G]`, the log-wealth against each candidate, after each draw of each run."""
-    cells, cell_of = make_cells(weights, probs, open_points)
-    num_runs, num_draws = points.shape
-    cells = bets.Cells(*(np.tile(each, (num_runs, 1)) for each in cells))
-    state = bets.start(cells, np.tile(candidates, (num_runs, 1)))
-    found = np.zeros((num_runs, num_draws, len(candidates)))
-    for step in range(num_draws):
-        point = points[:, step]
-        state = bets.bet(state, cell_of[point], errors[point], totals[:, step])
-        found[:, step] = state.log_wealth
+    looks: Sequence[int],
+    limit: float = np.inf,
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """The bets on one model of each pool, as `bb.estimate_accuracy` makes them.
+
+    Args:
+      audits: of which the first `looks[-1]` draws are replayed.
+      probs: for each pool `[N]`, the surrogate.
+      open_points: for each pool `[N]`, True for points that the model was not trained on.
+      errors: for each pool `[N]`, where the model is wrong.
+      candidates: `[P, G]`, numbers of errors among the open points.
+      looks: numbers of draws, rising.
+      limit: candidates whose log-wealth has reached it in all runs are dropped.
+
+    Returns:
+      For each look the largest log-wealth so far (infinite for what was dropped), and the
+      log-wealth, `[P, R, G]`.
+    """
+    num_pools, num_runs, _ = audits.points.shape
+    made = [make_cells(*each) for each in zip(audits.weights, probs, open_points, strict=True)]
+    most = max(len(cells.counts) for cells, _ in made)
+    # Empty cells make pools alike.
+    fills = (0.0, 1.0, 0.0)
+    stacked = bets.Cells(
+        *(
+            np.stack(
+                [
+                    np.pad(cells[i], (0, most - len(cells[i])), constant_values=fills[i])
+                    for cells, _ in made
+                ]
+            ).repeat(num_runs, axis=0)
+            for i in range(3)
+        )
+    )
+    state = bets.start(stacked, candidates.repeat(num_runs, axis=0))
+    pool = np.arange(num_pools).repeat(num_runs)
+    cell_of, wrong = np.stack([cell_of for _, cell_of in made]), np.stack(errors)
+    points, totals = (each.reshape(len(pool), -1) for each in audits[1:])
+    found, shape = {}, (num_pools, num_runs, candidates.shape[1])
+    alive = np.arange(candidates.shape[1])
+    for step in range(looks[-1]):
+        here = pool, points[:, step]
+        state = bets.bet(state, cell_of[here], wrong[here], totals[:, step])
+        if step + 1 in looks:
+            both = np.full((2, len(pool), shape[2]), np.inf)
+            both[:, :, alive] = state.largest, state.log_wealth
+            found[step + 1] = both[0].reshape(shape), both[1].reshape(shape)
+        if step % 20 == 19 and np.isfinite(limit):
+            is_alive = np.asarray((state.largest < limit).any(axis=0))
+            state, alive = bets.keep(state, is_alive), alive[is_alive]
     return found

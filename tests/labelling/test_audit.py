@@ -105,23 +105,29 @@ def test_the_order_of_the_points_means_nothing(random, seed: int):
     assert found[:3] == pytest.approx(world.estimate(audit)[:3], abs=1e-12)
 
 
-def test_the_interval_is_that_of_every_number_of_errors(world: World):
-    # With 400 points every candidate is tried: against the wealth, one candidate at a time.
+@pytest.mark.parametrize("num_later", [0, 12])
+def test_the_interval_is_that_of_every_number_of_errors(world: World, num_later: int):
+    # With 400 points every candidate is tried: against the wealth at the ends and beyond. Some
+    # points were trained on only after the draws, of which they took part.
     audit = world.audit(40)
-    found = world.estimate(audit)
+    weight_left = np.delete(audit.weights, world.trained).sum()
+    later = [draw.point for draw in audit.draws[5:8]] + sorted(
+        range(400), key=world.trained.__contains__
+    )[:9]
+    trained = np.union1d(world.trained, later[:num_later]).astype(int)
+    found = world.estimate(audit, labelled=trained, labels=world.y[trained])
     is_open = np.ones(400, bool)
-    is_open[world.trained] = False
+    is_open[trained] = False
     cells, cell = make_cells(audit.weights, world.error_probs, is_open)
     wrong = world.predicted != world.y
-    trained_errors = int(wrong[world.trained].sum())
+    trained_errors = int(wrong[trained].sum())
     first, last = (round(400 * (1 - end)) - trained_errors for end in (found.upper, found.lower))
-    for m in [*range(first - 3, first + 3), *range(last - 2, last + 4)]:
-        state = bets.start(cells, np.array([m]))
-        for draw in audit.draws:
-            total = state.cells.counts @ cells.weights
-            state = bets.bet(state, cell[draw.point], wrong[draw.point], total)
-        is_inside = state.largest[0] < -np.log(found.alpha)
-        assert is_inside == (first <= m <= last)
+    state, total = bets.start(cells, np.array([first - 1, first, last, last + 1])), weight_left
+    for draw in audit.draws:
+        state = bets.bet(state, cell[draw.point], wrong[draw.point], total)
+        total -= audit.weights[draw.point]
+    is_inside = state.largest < -np.log(found.alpha)
+    assert is_inside.tolist() == [False, True, True, False]
 
 
 def test_candidates_between_those_that_are_tried_are_not_lost(

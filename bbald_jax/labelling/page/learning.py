@@ -150,7 +150,8 @@ class Learning:
         """One refit, and a plan that is conditional on all that is out."""
         began = time.monotonic()
         indices, labels = self._session.labelled
-        now = snapshot(self._session._store)
+        with self._session._store.reading() as transaction:
+            now = snapshot(transaction)
         if now.num_classes < 2:
             return
         if len(x) != now.num_points:
@@ -172,11 +173,8 @@ class Learning:
             aside = [point for point in self.notes.unsure if now.status[point] == UNLABELLED]
         now.status[aside] = SKIPPED
         posterior = learner.gaussian(state, x, x[self._session.targets()])
-        points: list[int] = []
-        if now.available.any():
-            length = self._plan_length(now.num_points)
-            inputs = Inputs(None, gaussian=posterior)
-            points, _ = choose(find(ACQUISITION), inputs, length, self._session.seed, now)
+        length = self._plan_length(now.num_points)
+        points, _ = choose(find(ACQUISITION), Inputs(None, gaussian=posterior), length, now)
         with self._lock:
             self._plan = points
         log_probs = np.asarray(learner.predict(state, x))

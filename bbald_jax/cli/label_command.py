@@ -15,7 +15,7 @@ import numpy as np
 import uvicorn
 
 from bbald_jax.cli.console import Refused
-from bbald_jax.experiment.feature_files import KINDS, make_features
+from bbald_jax.experiment.feature_files import KINDS, load_or_make
 from bbald_jax.labelling.page.desk import Desk
 from bbald_jax.labelling.page.items import Items, open_items
 from bbald_jax.labelling.page.learning import Learning
@@ -48,7 +48,7 @@ def label(
     try:
         path = session or default_session(data)
         there, items = _session(path, data, classes, column, array, seed)
-        make = _feature_maker(items, features, there.seed)
+        make = _feature_maker(items, features, there.seed, path)
         listener = _listen(host, port)
     except (ValueError, OSError) as error:
         raise Refused(str(error)) from error
@@ -164,8 +164,14 @@ def _known_items(
     return items
 
 
-def _feature_maker(items: Items, features: str | None, seed: int) -> Callable[[], np.ndarray]:
-    """What makes the features, checked as far as that takes no time."""
+def _feature_maker(
+    items: Items, features: str | None, seed: int, session: Path
+) -> Callable[[], np.ndarray]:
+    """What makes the features, checked as far as that takes no time.
+
+    Those that take a while are kept beside the session: the next start learns at once.
+    """
+    kept = session.with_name(f"{session.name}.features")
     if features is None:
         features = "image+graph" if items.kind == "image" else "text"
     if features in KINDS:
@@ -174,7 +180,7 @@ def _feature_maker(items: Items, features: str | None, seed: int) -> Callable[[]
 
         def make() -> np.ndarray:
             raw = items.raw()
-            return make_features(features, raw, raw[:1], seed=seed)[0]
+            return load_or_make(kept, features, raw, raw[:1], seed=seed)[0]
 
         return make
     rows: Any = np.load(features, mmap_mode="r", allow_pickle=False)

@@ -240,3 +240,7 @@ def test_an_answer_waits_for_a_server_that_is_away(server: Server, browser: Any)
             "before => document.getElementById('count').textContent !== before", arg=count
         )
         assert page.is_hidden("#alarm")
+        page.click("#measure")  # what comes of it is shown without another answer
+        page.wait_for_function(
+            "() => document.getElementById('accuracy').textContent.startsWith('Accuracy of the')"
+        )

@@ -149,6 +149,7 @@ class Desk(Handing):
                 "problem": self.learning.problem,
                 "fitted": None if model is None else model.num_labels,
                 "can_undo": bool(self.notes.acts.get(who)),
+                "is_settled": self.learning.is_idle,
                 "accuracy": self.learning.accuracy,
                 "can_measure": not audit.models and model is not None and model.num_labels > 0,
             }

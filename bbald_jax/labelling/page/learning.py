@@ -108,6 +108,11 @@ class Learning:
         self._idle.clear()
         self._news.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was answered is learnt, or nothing will be."""
+        return self.stage == "failed" or self._idle.is_set()
+
     def wait_until_idle(self, timeout: float) -> bool:
         """Wait until all that was answered is learnt; whether that came to be."""
         return self._idle.wait(timeout)

@@ -181,7 +181,7 @@ function progress(now) {
     : now.fitted === null ? (classes.length < 2 ? "Items are random until there are two classes." : "The first items are being chosen.")
     : `The model has learnt from ${now.fitted}.`;
   at("undo").disabled = !now.can_undo && !waiting.length;
-  settled = now.stage === "failed" || (now.stage === "learning" && now.fitted !== null && now.fitted >= now.trained);
+  settled = now.is_settled;
 }
 
 let settled = false;
@@ -242,7 +242,7 @@ function undo() {
 at("skip").addEventListener("click", () => done("/api/skip", {}, "Skipped"));
 at("unsure").addEventListener("click", () => done("/api/unsure", {}, "Set aside"));
 at("undo").addEventListener("click", undo);
-at("measure").addEventListener("click", () => send("/api/measure", {}, () => { settled = false; return null; }));
+at("measure").addEventListener("click", () => send("/api/measure", {}, () => null));
 
 at("add-class").addEventListener("submit", (event) => {
   event.preventDefault();

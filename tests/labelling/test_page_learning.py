@@ -95,7 +95,7 @@ def test_the_accuracy_is_measured_beside_training_and_survives_a_restart():
     assert desk.progress("anna")["can_measure"]
     desk.measure()
     learn(desk)
-    assert "not known yet" in desk.learning.accuracy
+    assert desk.learning.accuracy.startswith("Accuracy of the model of 12 labels: between ")
     held = desk.in_hand("anna")
     drawn = [point for point in held if desk.is_drawn(point)]
     assert len(drawn) == handing.DRAWN_IN_HAND
@@ -120,7 +120,7 @@ def test_the_accuracy_is_measured_beside_training_and_survives_a_restart():
     assert estimate.num_audited >= 8
     assert f"by {estimate.num_audited} items" in desk.learning.accuracy
     assert desk.learning.is_reached
-    assert "Stop: the accuracy is" in desk.learning.accuracy
+    assert "Stop: the target, 25%, is reached" in desk.learning.accuracy
     again = make_desk(desk.session)
     again.notes.follow()
     assert again.notes.audit.estimate(desk.session) == estimate
@@ -162,3 +162,17 @@ def test_a_drawn_point_that_goes_to_others_never_becomes_a_training_label(
     with pytest.raises(ConflictError, match="answered by anna already"):
         desk.answer("ben", point, 1)
     assert not desk.session.disagreements
+
+
+def test_who_goes_on_under_another_name_gives_everything_back():
+    desk = make_desk()
+    work(desk, 12)
+    learn(desk)
+    desk.measure()
+    learn(desk)
+    held = desk.in_hand("anna")
+    desk.leave("anna")
+    assert not desk.session.in_hand
+    drawn = [point for point in held if point in desk.notes.audit.points]
+    assert len(drawn) == handing.DRAWN_IN_HAND
+    assert {*drawn} <= {*desk.in_hand("ben")}

@@ -3,9 +3,9 @@
 Everything of an audit is in the session's events, apart from the labels that training sees:
 `audit_model` (a model to be audited: what it predicts, and how sure it is; with the first one the
 settings and the drawing weights), `audit_draw` (a point, with its probability), `audit_hand` (who
-has it in hand), `audit_label` (what they said). What rests on what is explained in `audit`: here,
-that training chooses without a look at these points, and that the k-th model is the one of twice as
-many labels as the one before it, whatever the audit says.
+has it in hand, or gave it back), `audit_label` (what they said). What that rests on is explained in
+`audit`: here, that training chooses without a look at these points, and that the k-th model is the
+one of twice as many labels as the one before it, whatever the audit says.
 """
 
 import base64
@@ -114,6 +114,8 @@ class AuditLog:
             self._draws.append(Draw(point, extra["probability"], extra["model"]))
         elif event.kind == HAND:
             self.holders[point] = (event.annotator, event.time)
+            if extra.get("back"):
+                del self.holders[point]
         elif event.kind == LABEL:
             label = NOBODY_KNOWS if event.label is None else event.label
             self.answers[point] = Answered(label, event.annotator, event.time)

@@ -111,6 +111,16 @@ class Desk(Handing):
                 self.session.import_labels([point], [label], annotator=who)
         self.learning.wake()
 
+    def leave(self, who: str) -> None:
+        """Give back all that a person has in hand: they go on under another name."""
+        with self._lock:
+            self.notes.follow()
+            self.session.release(annotator=who)
+            for point, (holder, _) in [*self.notes.audit.holders.items()]:
+                if holder == who:
+                    self.session.record(auditing.HAND, point, {"back": True}, annotator=who)
+        self.learning.wake()
+
     def add_class(self, name: str) -> None:
         """Add a class; the labels told so far stay what they are.
 

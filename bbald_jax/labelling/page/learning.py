@@ -28,6 +28,8 @@ _LEAST_PLAN, _LONGEST_PLAN = 32, 256
 _LEAST_CAPACITY = 64
 # Models that are compared to see whether they still change, and labels between them.
 _STEPS, _LEAST_STEP = 3, 10
+# With fewer audited labels only the interval is shown.
+_FEW_DRAWS = 20
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -207,19 +209,23 @@ class Learning:
         if (estimate := audit.estimate(self._session)) is None:
             return
         words = f"Accuracy of the model of {audit.models[-1].num_labels} labels: "
-        if np.isnan(estimate.estimate):
-            words += f"not known yet, {estimate.lower:.0%} to {estimate.upper:.0%}"
-        else:
-            words += (
-                f"{estimate.estimate:.0%}, between {estimate.lower:.0%} and {estimate.upper:.0%}"
-            )
-        words += f" (by {estimate.num_audited} items drawn at random)."
+        # The estimate itself jumps about until there are some.
+        if estimate.num_audited >= _FEW_DRAWS:
+            words += f"{estimate.estimate:.0%}, "
+        words += (
+            f"between {estimate.lower:.0%} and {estimate.upper:.0%}, by {estimate.num_audited} "
+            "items drawn at random."
+        )
         if self._target is not None:
             advice = advise_stopping(estimate, self._target)
             self.is_reached = advice.stop
-            words += f" {advice.reason[0].upper()}{advice.reason[1:]}."
             if advice.stop:
-                words += f" It took {advice.num_trained} + {advice.num_audited} labels."
+                words += (
+                    f" Stop: the target, {self._target:.0%}, is reached, by {advice.num_trained} "
+                    f"labels to learn from and {advice.num_audited} to measure."
+                )
+            else:
+                words += f" The target is {self._target:.0%}."
         self.accuracy = words
 
     def _is_stable(self, model: Model) -> bool:

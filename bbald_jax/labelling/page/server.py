@@ -93,6 +93,12 @@ def make_application(
     def begin(body: dict[str, Any]) -> Any:
         return following(_name(body, "annotator"))
 
+    def rename(body: dict[str, Any]) -> Any:
+        who, before = _name(body, "annotator"), _name(body, "before")
+        if before != who:
+            desk.leave(before)
+        return following(who)
+
     def answer(body: dict[str, Any]) -> Any:
         who = _name(body, "annotator")
         desk.answer(who, _index(body.get("index"), len(items)), _whole(body, "label"))
@@ -132,6 +138,7 @@ def make_application(
 
     does = {
         "begin": begin,
+        "rename": rename,
         "progress": progress,
         "answer": answer,
         "skip": skip,

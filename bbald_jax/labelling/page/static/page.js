@@ -14,6 +14,7 @@ let classes = [];
 let queue = [];       // what is to be labelled: queue[0] is shown
 let waiting = [];     // what was answered and is not saved yet, in order
 let isSending = false;
+let name = "";         // under which items are in hand
 let choosing = null;  // the item of the open dialog
 const pictures = new Map();  // by index, fetched ahead
 
@@ -418,6 +419,7 @@ at("choice").addEventListener("close", () => { choosing = null; });
 
 function begin() {
   queue = [];
+  name = who();
   send("/api/begin", {});
 }
 
@@ -425,7 +427,10 @@ at("who").addEventListener("change", () => {
   if (!who()) return;
   localStorage.setItem("name", who());
   at("who").blur();  // keys are answers again
-  begin();
+  queue = [];
+  // What was in hand under the name before goes back: others would wait for it.
+  if (name) send("/api/rename", { before: name }); else begin();
+  name = who();
 });
 
 at("hello-form").addEventListener("submit", () => {

@@ -13,6 +13,8 @@ _EXTRAS = {
     **dict.fromkeys(("PIL", "click", "matplotlib", "orbax", "pooch", "rich"), "experiments"),
     **dict.fromkeys(("safetensors", "sklearn", "tqdm"), "experiments"),
     **dict.fromkeys(("faiss", "scipy", "skimage"), "features"),
+    **dict.fromkeys(("starlette", "uvicorn"), "label"),
+    "pyarrow": "parquet",
 }
 
 _ENDING = threading.Lock()
@@ -70,6 +72,8 @@ def _end() -> None:
         for path in tuple(sys.modules["bbald_jax.files"].unfinished):
             path.unlink(missing_ok=True)
     message = "\ninterrupted"
+    if sys.argv[1:2] == ["label"]:
+        message = "\nended; every answer is kept, and the same command goes on"
     if sys.argv[1:2] == ["run"]:
         command = shlex.join(["bbald", *sys.argv[1:]])
         message += f"; every finished round is kept. To continue: {command}"

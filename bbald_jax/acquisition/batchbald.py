@@ -91,9 +91,9 @@ def select_batchbald(
     K samples hold log K nats. Once they leave less than 0.1 nats unknown they are spent: what is
     left to tell is which of a few samples is the true one, and none of them is. The other points of
     the batch are then drawn at random, without a search (`diagnostics.remaining_entropy` shows
-    where, and `arbitrary_batch` says it in words). With 100 samples that was as good as going on, for
-    a fraction of the time; the gains of Gaussian BatchBALD instead were below random labels on some
-    data (`experiments/results/which_function/one_shot.md`).
+    where, and `arbitrary_batch` says it in words). With 100 samples that was as good as going on,
+    for a fraction of the time; the gains of Gaussian BatchBALD instead were below random labels on
+    some data (`experiments/results/which_function/one_shot.md`).
 
     Args:
       key: for the thinning of the configurations, for the order of points that gain the same, and

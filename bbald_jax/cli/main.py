@@ -3,15 +3,14 @@
 `--help` answers at once: what a command does is loaded when it runs.
 """
 
-import gc
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
+from bbald_jax.cli.labelling_commands import export, label, session
+from bbald_jax.cli.loading import load
 from bbald_jax.cli.options import (
     ACQUISITIONS,
     DATASETS,
@@ -32,15 +31,6 @@ from bbald_jax.experiment.config import Config
 _PATH = click.Path(path_type=Path)
 _LIST = f"one index a line, or a .npy ({', '.join(LISTS)})"
 _DEFAULT = Config()
-
-
-def _load(command: str, part: str | None = None) -> Callable[..., None]:
-    """What a command does, or a part of it."""
-    module = importlib.import_module(f"bbald_jax.cli.{command}_command")
-    if not gc.isenabled():  # `__main__` has turned it off for the imports, whose objects stay
-        gc.freeze()
-        gc.enable()
-    return getattr(module, part or command)
 
 
 @click.group(
@@ -139,7 +129,7 @@ def _option(name: str, help: str, **kwargs: Any):
 def run(**options: Any) -> None:
     """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round."""
     with compiled_programs_kept():
-        _load("run")(**options)
+        load("run")(**options)
 
 
 @main.command()
@@ -165,7 +155,7 @@ def compare(**options: Any) -> None:
 
     Of five trials or more, the median and the quartiles are drawn; of fewer, each trial.
     """
-    _load("compare")(**options)
+    load("compare")(**options)
 
 
 @main.command()
@@ -226,36 +216,14 @@ def select(**options: Any) -> None:
     the same model for every point.
     """
     with compiled_programs_kept():
-        _load("select")(**options)
+        load("select")(**options)
 
 
 @main.command()
 def acquisitions() -> None:
     """List the acquisition functions, and what each requires."""
-    _load("acquisitions")()
+    load("acquisitions")()
 
 
-@main.group()
-def session() -> None:
-    """Look after a file in which people's labels are kept (bb.Session)."""
-
-
-_SESSION = click.argument("file", metavar="FILE", type=_PATH)
-
-
-@session.command()
-@_SESSION
-def info(**options: Any) -> None:
-    """Say what a session holds; every event in it is checked."""
-    _load("session", "info")(**options)
-
-
-@session.command()
-@_SESSION
-@click.option("--output", metavar="NEW", required=True, type=_PATH, help="The new file.")
-def repair(**options: Any) -> None:
-    """Write what can be read of a damaged session to a new file.
-
-    Nothing may write to FILE meanwhile; it stays as it is.
-    """
-    _load("session", "repair")(**options)
+for command in (label, export, session):
+    main.add_command(command)

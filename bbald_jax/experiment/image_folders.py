@@ -16,7 +16,7 @@ from bbald_jax.extras import import_extra
 
 #: Suffixes of images, and the formats that Pillow may take them for: none that starts a program.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 #: No image gets a longer side than so many pixels.
 LONGEST_SIDE = 64
 #: Of the points of each class, one in so many is for testing.
@@ -95,7 +95,7 @@ def load_image_folder(folder: Path) -> Dataset:
             f"{folder}: one image of each class leaves none to test on; add images, or make "
             "folders train/ and test/ with the classes in each"
         )
-    x = _read_images(paths)
+    x = read_images(paths)
     return Dataset(
         str(folder),
         x[~is_test],
@@ -165,14 +165,44 @@ def _draw_test_points(y: np.ndarray) -> np.ndarray:
     return is_test
 
 
-def _read_images(paths: list[Path]) -> np.ndarray:
-    """All images, of one size, `[N, H, W, 1 or 3]`, in [0, 1]."""
-    height, width = np.median([_read(path, _size) for path in paths], axis=0)
+def read_images(paths: list[Path], damaged: list[Path] | None = None) -> np.ndarray:
+    """All images, brought to one size as `load_image_folder` says.
+
+    Args:
+      paths: at least one.
+      damaged: where it is given, images that cannot be read are black, and their paths are
+        appended to it.
+
+    Returns:
+      `[N, H, W, 1 or 3]` float32, in [0, 1].
+
+    Raises:
+      DatasetFileError: an image that cannot be read; none that can.
+      ModuleNotFoundError: Pillow is not installed.
+    """
+    sizes, broken = [], set()
+    for path in paths:
+        try:
+            sizes.append(_read(path, _size))
+        except DatasetFileError:
+            broken.add(path)
+            if damaged is None or len(broken) == len(paths):
+                raise
+    height, width = np.median(sizes, axis=0)
     scale = min(1, LONGEST_SIDE / max(height, width))
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    pixels = np.empty((len(paths), *shape, 3), np.uint8)
+    pixels = np.zeros((len(paths), *shape, 3), np.uint8)
     for row, path in zip(pixels, paths, strict=True):
-        row[...] = _read(path, lambda image: _pixels(image, *shape))
+        if path in broken:
+            continue
+        try:
+            row[...] = _read(path, lambda image: _pixels(image, *shape))
+        except DatasetFileError:
+            if damaged is None:
+                raise
+            broken.add(path)
+    if damaged is not None:
+        damaged += [path for path in paths if path in broken]
     if (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1]
     return np.divide(pixels, 255, dtype=np.float32)
@@ -181,7 +211,7 @@ def _read_images(paths: list[Path]) -> np.ndarray:
 def _read(path: Path, look: Callable[[Any], Result]) -> Result:
     """What `look` sees in an image, or an error that names the file."""
     try:
-        with _pillow("Image").open(path, formats=_FORMATS) as image:
+        with _pillow("Image").open(path, formats=FORMATS) as image:
             return look(image)
     except (MemoryError, ModuleNotFoundError):
         raise

@@ -4,6 +4,7 @@
 opens. A session reads (`reading`), edits (`editing`), and asks and is told (`session`, with
 `asking` for the choice). `validation` checks what people hand in, `export` writes tables, `repair`
 reads what is left of a damaged file (`pages`), and `version_1` files of the first version.
+
 How good the model is meanwhile: `draws` of points to be audited, `audit` (the accuracy with its
-interval) by the bets in `wealth`, and `stopping`.
+interval) by the bets in `wealth`, and `stopping`. People label on the `page`.
 """

@@ -366,13 +366,13 @@ def test_what_a_person_sees_is_what_is_read(tmp_path: Path):
     turned.save(folder / "5 turned.png", exif=_exif(6))
     for i in range(2):
         draw(tmp_path / "b" / f"{i}.png", "black")
-    x = image_folders._read_images(sorted(folder.iterdir()))
+    x = image_folders.read_images(sorted(folder.iterdir()))
     assert x.shape == (6, 4, 6, 3)
     assert np.ptp(x[0]) == 0
     np.testing.assert_allclose(x[1], 128 / 255)
     assert (x[2] == 1).all()
     np.testing.assert_array_equal(x[3, 0, 0], [0, 1, 0])
-    assert image_folders._read_images(sorted(folder.iterdir())[4:]).shape == (2, 4, 6, 1)
+    assert image_folders.read_images(sorted(folder.iterdir())[4:]).shape == (2, 4, 6, 1)
     for image in x[4:]:
         assert (image[:, :3] == 0).all()
         assert (image[:, 3:] == 1).all()

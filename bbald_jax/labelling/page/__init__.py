@@ -1,0 +1,8 @@
+"""The page on which people label, and what it serves: `bbald label`.
+
+`items` says what DATA is, and `pictures` makes bytes of images; `learning` refits the head and
+plans what to ask, in a thread; `handing` is what people get, `desk` what they say; `notes` follows
+what the page itself writes into the session, `auditing` what it draws to measure the accuracy;
+`overview` is the second view; `server` and `security` are the web application; `results` is the
+export, and `sources` where the items came from.
+"""

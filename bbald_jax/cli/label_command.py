@@ -1,6 +1,5 @@
 """What `bbald label` does: a session, its items, what learns, and the page in a browser."""
 
-import logging
 import secrets
 import socket
 import threading
@@ -73,7 +72,13 @@ def label(
         )
     _say(f"label at: {address}\nCtrl-C ends it; every answer is kept, and the same command goes on")
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", server_header=False, ws="none"
+        app,
+        log_config=None,  # its own would close the handlers of whoever has called this
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        ws="none",
     )
     server = uvicorn.Server(config)
     learning.start()
@@ -215,6 +220,3 @@ def _shown_host(host: str) -> str:
     if host in _EVERYWHERE:
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
-
-
-logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

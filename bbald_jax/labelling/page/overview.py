@@ -114,10 +114,10 @@ def _agreement(desk: Desk) -> dict[str, int]:
 
 
 def _people(desk: Desk) -> list[dict[str, Any]]:
-    """How many labels each person has given, the most first."""
+    """How many labels each person has given, those that measure too; the most first."""
     counts: dict[str, int] = {}
-    for answer in desk.session.answers:
-        name = answer.annotator or ""
+    drawn = desk.notes.audit.answers.values()
+    for name in (answer.annotator or "" for answer in (*desk.session.answers, *drawn)):
         counts[name] = counts.get(name, 0) + 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [{"name": name, "labels": number} for name, number in ordered]

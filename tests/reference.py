@@ -264,7 +264,7 @@ def k_centre(
     batch, gains = [], []
     for _ in range(batch_size):
         left = [n for n in candidates if n not in batch]
-        near = [min(np.linalg.norm(x[n] - x[j]) for j in [*centres, *batch]) for n in left]
+        near = [min(float(np.linalg.norm(x[n] - x[j])) for j in [*centres, *batch]) for n in left]
         batch.append(left[int(np.argmax(near))])
         gains.append(float(max(near)))
     return batch, gains

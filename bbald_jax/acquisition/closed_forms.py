@@ -135,7 +135,9 @@ def _select(
             "the largest probability of each target, as bb.logistic_head does"
         )
     # Where no target is in doubt all count the same.
-    shares = jnp.ones(len(targets)) if not weigh_targets else doubts + _LEAST_DOUBT
+    shares = jnp.ones(len(targets))
+    if weigh_targets and doubts is not None:
+        shares = doubts + _LEAST_DOUBT
     shares = shares / jnp.sum(shares)
     num_features = factors.shape[1]
     variance = jnp.sum(factors**2, axis=1)

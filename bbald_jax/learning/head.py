@@ -317,9 +317,9 @@ class _Head(NamedTuple):
             return factors, left, 1 - jnp.max(probs, axis=1)
 
         factors, weights, _ = map_chunks(describe, x, chunk_size=_CHUNK_ROWS)
-        targets = map_chunks(describe, x_target, chunk_size=_CHUNK_ROWS)
+        theirs, their_weights, doubts = map_chunks(describe, x_target, chunk_size=_CHUNK_ROWS)
         num_classes = jnp.int32(self.num_classes)
-        return GaussianPosterior(factors, weights, *targets[:2], num_classes, targets[2])
+        return GaussianPosterior(factors, weights, theirs, their_weights, num_classes, doubts)
 
     def _rows(self, mean: Float[Array, "D"], x: Num[Array, "n D"]) -> Float[Array, "n D"]:
         return _normalise(_normalise(x) - self.centre * mean)

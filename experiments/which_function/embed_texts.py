@@ -34,7 +34,7 @@ def read(archive: zipfile.ZipFile, name: str) -> tuple[np.ndarray, list[str]]:
 
 def main(wheel: str) -> None:
     csv.field_size_limit(10**9)
-    folder = Path(wordllama.__file__).parent
+    folder = Path(str(wordllama.__file__)).parent
     model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
     FOLDER.mkdir(exist_ok=True)
     with zipfile.ZipFile(wheel) as archive:

@@ -24,7 +24,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.metrics import f1_score
 
 from bbald_jax import pool as pools
 from bbald_jax.acquisition.warnings import num_informed
@@ -123,7 +122,7 @@ class Shot:
         learned = rounds.fit(loop, state, self.data)
         predicted = np.asarray(self.learner.predict(learned, self.data.x_test)).argmax(axis=1)
         y_test = self.cell.y_test
-        f1 = f1_score(y_test, predicted, average="macro", zero_division=0)
+        f1 = run.macro_f1(y_test, predicted)
         return int((predicted == y_test).sum()), len(y_test), f"{f1:.4f}"
 
 
@@ -154,7 +153,7 @@ def finished(path: Path) -> set[tuple[str, str, int]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--num-samples", type=int, choices=(100, 1000), default=100)
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS)
     parser.add_argument("--acquisitions", nargs="+", choices=FUNCTIONS, default=FUNCTIONS)

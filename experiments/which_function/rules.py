@@ -18,7 +18,7 @@ from bbald_jax.acquisition.closed_forms import (
     select_batch_epig_closed,
     select_gaussian_batchbald_closed,
 )
-from bbald_jax.acquisition.inputs import Acquisition, Inputs
+from bbald_jax.acquisition.inputs import Acquisition, Inputs, required
 from bbald_jax.acquisition.top import select_random, select_top, without_pending
 from bbald_jax.typing import CandidateBatch, Key
 
@@ -27,15 +27,15 @@ FLAT = (0.02, 0.05)
 
 
 def _epig(key: Key, inputs: Inputs, **options) -> CandidateBatch:
-    return select_batch_epig_closed(inputs.gaussian, key=key, **options)
+    return select_batch_epig_closed(required(inputs, "gaussian"), key=key, **options)
 
 
 def _parameters(key: Key, inputs: Inputs, **options) -> CandidateBatch:
-    return select_gaussian_batchbald_closed(inputs.gaussian, key=key, **options)
+    return select_gaussian_batchbald_closed(required(inputs, "gaussian"), key=key, **options)
 
 
 def _margin(key: Key, inputs: Inputs, *, batch_size, available, pending) -> CandidateBatch:
-    score = pointwise.margin(inputs.mean_log_probs[:, None])
+    score = pointwise.margin(required(inputs, "mean_log_probs")[:, None])
     available = without_pending(available, pending)
     return select_top(
         score, batch_size=batch_size, available=available, num_invalid=jnp.int32(0), key=key
@@ -83,7 +83,7 @@ def _begin(num_labels: int, first: Acquisition, then: Acquisition) -> Callable:
 
     def select(key, inputs, **options):
         one, two = (each.select(key, inputs, **options) for each in (first, then))
-        is_early = jnp.sum(inputs.labelled) < num_labels
+        is_early = jnp.sum(required(inputs, "labelled")) < num_labels
         return one._replace(indices=jnp.where(is_early, one.indices, two.indices))
 
     return select
@@ -93,7 +93,7 @@ def _weighted(weigh: Callable[[Inputs], Float[Array, "T"]]) -> Callable:
     """Batch EPIG with as many targets, drawn again with these weights."""
 
     def select(key, inputs, **options):
-        posterior = inputs.gaussian
+        posterior = required(inputs, "gaussian")
         weights = weigh(inputs)
         num_targets = len(posterior.target_factors)
         draw, key = jax.random.split(key)
@@ -112,7 +112,9 @@ def _weighted(weigh: Callable[[Inputs], Float[Array, "T"]]) -> Callable:
 
 def _target_probs(inputs: Inputs) -> Float[Array, "T C"]:
     # The targets are the first points of the pool.
-    return jnp.exp(inputs.mean_log_probs[: len(inputs.gaussian.target_factors)])
+    return jnp.exp(
+        required(inputs, "mean_log_probs")[: len(required(inputs, "gaussian").target_factors)]
+    )
 
 
 def _by_class(inputs: Inputs) -> Float[Array, "T"]:
@@ -134,7 +136,7 @@ def _by_doubt(inputs: Inputs) -> Float[Array, "T"]:
 
 def _by_weight(inputs: Inputs) -> Float[Array, "T"]:
     """A target counts as much as its label's variance, which includes the model's doubt."""
-    return inputs.gaussian.target_weights + 1e-6
+    return required(inputs, "gaussian").target_weights + 1e-6
 
 
 _NEEDS = ("gaussian", "mean_log_probs")

@@ -138,7 +138,7 @@ def run(cell: Cell, acquisition: Acquisition, part: Part, seed: int) -> Iterator
         learned = rounds.fit(small, state, data)
         predicted = np.asarray(learner.predict(learned, data.x_test)).argmax(axis=1)
         correct = int((predicted == cell.y_test).sum())
-        f1 = f1_score(cell.y_test, predicted, average="macro", zero_division=0)
+        f1 = macro_f1(cell.y_test, predicted)
         line = [number * part.batch, correct, len(predicted), f"{f1:.4f}", len(found)]
         if number < num_rounds:
             state, batch = rounds.ask(loop, state, rounds.predict(small, state, learned, data))
@@ -147,6 +147,11 @@ def run(cell: Cell, acquisition: Acquisition, part: Part, seed: int) -> Iterator
             found |= set(np.asarray(labels)[np.asarray(batch.indices) >= 0].tolist())
         seconds = time.perf_counter() - start
         yield [cell.name, acquisition.name, part.batch, seed, *line, f"{seconds:.3f}"]
+
+
+def macro_f1(classes: np.ndarray, predicted: np.ndarray) -> float:
+    """The mean over the classes; 0 for one that is never predicted."""
+    return float(f1_score(classes, predicted, average="macro", zero_division=0))  # pyright: ignore
 
 
 _LEARNERS = {}
@@ -178,7 +183,7 @@ def finished(path: Path) -> set[Trial]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=PARTS, required=True)
     parser.add_argument("--cells", nargs="+", choices=CELLS)
     parser.add_argument("--acquisitions", nargs="+")

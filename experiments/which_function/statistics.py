@@ -26,9 +26,9 @@ class Value(NamedTuple):
 Trials = dict[str, dict[int, dict[int, Value]]]
 
 
-def read(path: Path, key: Callable[[dict[str, str]], object]) -> dict[object, Trials]:
+def read(path: Path, key: Callable[[dict[str, str]], str]) -> dict[str, Trials]:
     """A file of lines, apart by `key` (the cell, say); nothing where there is no file."""
-    apart: dict[object, Trials] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
+    apart: dict[str, Trials] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     if path.exists():
         with open(path, newline="") as file:
             for row in csv.DictReader(file):

@@ -32,7 +32,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "which_function"
 BUDGETS = (20, 50, 100, 200)
 SMALL_BUDGETS = (10, 20, 40, 60)
 RANDOM, BEST = "random", "batch-epig-closed"
-Cells = dict[object, Trials]
+Cells = dict[str, Trials]
 
 
 def read_part(*parts: str) -> Cells:

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from bbald_jax.labelling.draws import draw_for_audit as draw_for_audit
     from bbald_jax.labelling.draws import start_audit as start_audit
     from bbald_jax.labelling.session import Session as Session
+    from bbald_jax.labelling.session_audit import SessionAudit as SessionAudit
     from bbald_jax.labelling.stopping import Agreement as Agreement
     from bbald_jax.labelling.stopping import StoppingAdvice as StoppingAdvice
     from bbald_jax.labelling.stopping import advise_stopping as advise_stopping
@@ -145,6 +146,7 @@ _LAZY = {
         "labelling.draws",
     ),
     "Session": "labelling.session",
+    "SessionAudit": "labelling.session_audit",
     **dict.fromkeys(
         ("Agreement", "StoppingAdvice", "advise_stopping", "predictions_agreement"),
         "labelling.stopping",

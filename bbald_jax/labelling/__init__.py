@@ -6,5 +6,6 @@ opens. A session reads (`reading`), edits (`editing`), and asks and is told (`se
 reads what is left of a damaged file (`pages`), and `version_1` files of the first version.
 
 How good the model is meanwhile: `draws` of points to be audited, `audit` (the accuracy with its
-interval) by the bets in `wealth`, and `stopping`. People label on the `page`.
+interval) by the bets in `wealth`, and `stopping`; `session_audit` keeps all of it in a session, as
+the events of `audit_log`. People label on the `page`.
 """

@@ -2,7 +2,8 @@
 
 `items` says what DATA is, and `pictures` makes bytes of images; `learning` refits the head and
 plans what to ask, in a thread; `handing` is what people get, `desk` what they say; `notes` follows
-what the page itself writes into the session, `auditing` what it draws to measure the accuracy;
+what the page itself writes into the session (what is drawn to measure the accuracy is in
+`audit_log`, beside the session);
 `overview` is the second view; `server` and `security` are the web application; `results` is the
 export, and `sources` where the items came from.
 """

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from bbald_jax.labelling import audit_log
 from bbald_jax.labelling.draws import NOBODY_KNOWS
-from bbald_jax.labelling.page import auditing
 from bbald_jax.labelling.page.handing import Handing
 from bbald_jax.labelling.page.notes import PREDICTED, TAKE_BACK, UNSURE
 
@@ -75,7 +75,7 @@ class Desk(Handing):
         with self._lock:
             self.notes.follow()
             acts = self.notes.acts.get(who, [])
-            if acts and acts[-1].kind == auditing.LABEL:
+            if acts and acts[-1].kind == audit_log.LABEL:
                 point = acts[-1].point
                 if point in self.session.labelled.indices or point in self.session.skipped:
                     raise ConflictError("the model has learnt from it; correct it under Review")
@@ -118,7 +118,7 @@ class Desk(Handing):
             self.session.release(annotator=who)
             for point, (holder, _) in [*self.notes.audit.holders.items()]:
                 if holder == who:
-                    self.session.record(auditing.HAND, point, {"back": True}, annotator=who)
+                    self.session.record(audit_log.HAND, point, {"back": True}, annotator=who)
         self.learning.wake()
 
     def add_class(self, name: str) -> None:
@@ -195,7 +195,7 @@ class Desk(Handing):
                 return  # told twice: the first reply was lost
             raise ConflictError(f"item {point} was answered by {said.annotator} already")
         told = None if label == NOBODY_KNOWS else label
-        self.session.record(auditing.LABEL, point, label=told, annotator=who)
+        self.session.record(audit_log.LABEL, point, label=told, annotator=who)
         self.notes.follow()
         if point in self._wanted:
             self._asked([point])

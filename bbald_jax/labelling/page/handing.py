@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bbald_jax.labelling import audit_log
 from bbald_jax.labelling.draws import NOBODY_KNOWS
-from bbald_jax.labelling.page import auditing
 from bbald_jax.labelling.page.learning import ACQUISITION, Learning
 from bbald_jax.labelling.session import Session
 
@@ -101,7 +101,7 @@ class Handing:
             elif point in session.pending:  # training's answer will serve
                 self.notes.follow()
                 continue
-            session.record(auditing.HAND, point, annotator=who)
+            session.record(audit_log.HAND, point, annotator=who)
             self.notes.follow()
             held.append(point)
         return held

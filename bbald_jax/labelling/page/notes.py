@@ -8,15 +8,15 @@ the model was after a refit. `Notes` follows them, and the session's own, wherev
 import threading
 from typing import NamedTuple
 
-from bbald_jax.labelling.page import auditing
+from bbald_jax.labelling import audit_log
 from bbald_jax.labelling.session import Session
 
 #: How the page's events are called.
 UNSURE, TAKE_BACK, PREDICTED, FIT = "unsure", "take_back", "predicted", "fit"
 
-_ANSWERS = ("tell", "skip", "correct", UNSURE, auditing.LABEL)
+_ANSWERS = ("tell", "skip", "correct", UNSURE, audit_log.LABEL)
 # What the session does not know, and `take_back` takes back.
-_OURS = (UNSURE, auditing.LABEL)
+_OURS = (UNSURE, audit_log.LABEL)
 
 
 class Act(NamedTuple):
@@ -76,7 +76,7 @@ class Notes:
         self.acts: dict[str | None, list[Act]] = {}
         self.foreseen: list[tuple[str | None, Foreseen]] = []
         self.fits: list[Fit] = []
-        self.audit = auditing.AuditLog()
+        self.audit = audit_log.AuditLog()
 
     def follow(self) -> None:
         """Take in what has happened since the last time, here or in another process."""
@@ -120,7 +120,7 @@ class Notes:
                     self.unsure.get(point, set()).discard(who)
                     if not self.unsure.get(point):
                         self.unsure.pop(point, None)
-                elif undone.kind == auditing.LABEL:
+                elif undone.kind == audit_log.LABEL:
                     self.audit.take_back(point, who, event.time)
                 elif undone.kind == "tell":
                     self._forget_prediction(who, point)

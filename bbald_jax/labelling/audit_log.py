@@ -1,11 +1,11 @@
-"""The accuracy on the page: points drawn at random, and what they say of the model.
+"""The audit of a session, in its events: points drawn at random, and what they say of the model.
 
 Everything of an audit is in the session's events, apart from the labels that training sees:
 `audit_model` (a model to be audited: what it predicts, and how sure it is; with the first one the
 settings and the drawing weights), `audit_draw` (a point, with its probability), `audit_hand` (who
 has it in hand, or gave it back), `audit_label` (what they said). What that rests on is explained in
-`audit`: here, that training chooses without a look at these points, and that the k-th model is the
-one of twice as many labels as the one before it, whatever the audit says.
+`audit`. The page audits the first stable model, and from then on that of twice as many labels as
+the one before it, whatever the audit says (`wants_model`).
 """
 
 import base64
@@ -186,7 +186,19 @@ class AuditLog:
         """Whether the next model is to be audited, once an audit has begun."""
         return bool(self.models) and num_labels >= _GROWTH * self.models[-1].num_labels
 
-    def add_model(self, session: Session, num_labels: int, probs: Any, error_probs: Any) -> None:
+    @property
+    def open_points(self) -> list[int]:
+        """Drawn points that nobody has answered as such, in order."""
+        return [point for point in self.points if point not in self.answers]
+
+    def add_model(
+        self,
+        session: Session,
+        num_labels: int,
+        probs: Any,
+        error_probs: Any,
+        settings: AuditSettings | None = None,
+    ) -> None:
         """Write a model down that is to be audited from now on.
 
         Args:
@@ -194,6 +206,7 @@ class AuditLog:
           num_labels: it was fitted to.
           probs: `[N, C]`, what it predicts.
           error_probs: `[N]`, how likely it is wrong, in its own opinion.
+          settings: of the audit, which begins with the first model.
         """
         errors = np.clip(error_probs, 0, 1).astype("<f2")
         extra: dict[str, Any] = {
@@ -203,7 +216,7 @@ class AuditLog:
             "error_probs": _packed(errors),
         }
         if not self.models:
-            audit = start_audit(errors)
+            audit = start_audit(errors, settings)
             values, ranks = np.unique(audit.weights, return_inverse=True)
             extra["settings"] = asdict(audit.settings)
             extra |= {"weights": values.tolist(), "ranks": _packed(ranks.astype("u1"))}

@@ -76,7 +76,8 @@ def test_help_ends_well(command: tuple[str, ...], option: str):
     assert "Usage: " in result.output
 
 
-@pytest.mark.parametrize("name", vars(Config()))
+# That of the acquisition function depends on the learner: the folder's name shows it, below.
+@pytest.mark.parametrize("name", sorted(vars(Config()).keys() - {"acquisition"}))
 def test_every_setting_has_an_option_with_its_default(name: str):
     option = RUN_OPTIONS[f"--{name.replace('_', '-')}"]
     assert option.default == getattr(Config(), name)
@@ -87,7 +88,7 @@ def test_every_setting_has_an_option_with_its_default(name: str):
     ("option", "default"),
     [
         ("--dataset", "digits"),
-        ("--acquisition", "batchbald"),
+        ("--acquisition", "(batchbald; with the logistic head weighted-epig-closed)"),
         ("--acquisition-size", "10"),
         ("--num-samples", "100"),
         ("--num-configurations", "10000"),

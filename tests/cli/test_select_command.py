@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import bbald_jax as bb
 from bbald_jax.cli import select_command
+from bbald_jax.cli.acquisitions_command import GUIDE
 from bbald_jax.cli.main import main
 from bbald_jax.cli.prediction_files import read_ids, read_points
 from bbald_jax.labelling.spreadsheet import from_cell
@@ -308,7 +309,8 @@ def test_every_option_is_explained():
 def test_acquisitions_lists_the_catalogue_one_line_each():
     result = invoke("acquisitions")
     assert result.exit_code == 0
-    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    listed, _, guide = result.stdout.partition("\n\n")
+    lines = dict(line.split(maxsplit=1) for line in listed.splitlines())
     catalogue = bb.catalogue()
     assert list(lines) == list(catalogue)
     for name, function in catalogue.items():
@@ -318,6 +320,10 @@ def test_acquisitions_lists_the_catalogue_one_line_each():
     assert all(". Needs " in line for line in lines.values()), "two sentences"
     assert lines["random"].endswith("Needs nothing.")
     assert lines["bald"].endswith("Needs predictions.")
+    # The guide names functions that there are.
+    advised = {name for _, names, _ in GUIDE for name in names.replace(";", ",").split(", ")}
+    assert advised <= set(catalogue)
+    assert all(name in guide for name in advised)
 
 
 def _files() -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bbald_jax.labelling.asking import NUM_TARGETS, target_indices
+from bbald_jax.acquisition.inputs import NUM_TARGETS
+from bbald_jax.labelling.asking import target_indices
 from bbald_jax.labelling.events import Answer, Disagreement, Event, Labels
 from bbald_jax.labelling.export import write_answers, write_labels
 from bbald_jax.labelling.store import Store

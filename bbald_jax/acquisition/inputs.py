@@ -15,7 +15,7 @@ from bbald_jax.typing import CandidateBatch, Key, LogProbs, TargetLogProbs
 NUM_TARGETS = 500
 
 
-def random_targets(key: Key, num_points: int, num_targets: int = NUM_TARGETS) -> Int[Array, "T"]:
+def random_targets(key: Key, num_points: int, num_targets: int) -> Int[Array, "T"]:
     """Which points of the pool are targets, labelled or not: a random part of at most that many.
 
     EPIG wants samples from the distribution of the inputs to be predicted. A random part of the

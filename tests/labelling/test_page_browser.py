@@ -194,7 +194,7 @@ def test_a_day_at_the_keyboard_with_the_power_cut(server: Server, browser: Any):
         assert [event.index for event in session.events("unsure")] == [second]
         assert session.classes == ("dark", "light", "<b>other</b>")
         asked = [event.extra.get("acquisition") for event in session.events("ask")]
-        assert asked.count("batch-epig-closed") > 5
+        assert asked.count("weighted-epig-closed") > 5
 
 
 def test_two_people_in_two_browsers_dark_and_narrow(server: Server, browser: Any, tmp_path: Path):

@@ -5,5 +5,5 @@ plans what to ask, in a thread; `handing` is what people get, `desk` what they s
 what the page itself writes into the session (what is drawn to measure the accuracy is in
 `audit_log`, beside the session);
 `overview` is the second view; `server` and `security` are the web application; `results` is the
-export, and `sources` where the items came from.
+export, `sources` where the items came from, and `opening` the session about them.
 """

@@ -32,8 +32,8 @@ CLASSES = ["dark", "light"]
 NUM_ITEMS = 80
 # What is shown has changed, and can be seen.
 IS_NEW = """before => {
-  const image = document.querySelector("#item img");
-  return document.body.dataset.shown !== before && image && image.complete && image.naturalWidth;
+  const item = document.getElementById("item"), image = item.querySelector("img");
+  return item.dataset.shown !== before && image && image.complete && image.naturalWidth;
 }"""
 
 
@@ -114,7 +114,7 @@ def opened(
 
 
 def shown(page: Any) -> int:
-    return int(page.evaluate("document.body.dataset.shown"))
+    return int(page.evaluate("document.getElementById('item').dataset.shown"))
 
 
 def press(page: Any, key: str) -> None:

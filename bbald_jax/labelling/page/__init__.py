@@ -4,6 +4,7 @@
 plans what to ask, in a thread; `handing` is what people get, `desk` what they say; `notes` follows
 what the page itself writes into the session (what is drawn to measure the accuracy is in
 `audit_log`, beside the session);
-`overview` is the second view; `server` and `security` are the web application; `results` is the
-export, and `sources` where the items came from.
+`overview` is the second view; `actions` are what a page can ask for, over HTTP (`server`, with its
+`security`) or from a notebook's cell; `results` is the
+export, `sources` where the items came from, and `opening` the session about them.
 """

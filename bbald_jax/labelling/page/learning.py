@@ -13,15 +13,14 @@ import numpy as np
 
 from bbald_jax.acquisition.functions import find
 from bbald_jax.acquisition.inputs import Inputs
-from bbald_jax.labelling.asking import choose, snapshot
+from bbald_jax.acquisition.recommended import FOR_THE_HEAD
+from bbald_jax.labelling.asking import choose
 from bbald_jax.labelling.page.notes import FIT, Notes
 from bbald_jax.labelling.session import Session
 from bbald_jax.labelling.stopping import advise_stopping, predictions_agreement
 from bbald_jax.learning.head import logistic_head
 from bbald_jax.pool import SKIPPED, UNLABELLED, Labelled
 
-#: What plans; it needs no label, and stands behind every recommendation for the head.
-ACQUISITION = "batch-epig-closed"
 #: A plan is never shorter, so that nobody waits; every other length is a compilation.
 _LEAST_PLAN, _LONGEST_PLAN = 32, 256
 # Labelled rows come in a buffer of this length, or four times that, and so on: each is compiled.
@@ -157,8 +156,7 @@ class Learning:
         """One refit, and a plan that is conditional on all that is out."""
         began = time.monotonic()
         indices, labels = self._session.labelled
-        with self._session._store.reading() as transaction:
-            now = snapshot(transaction)
+        now = self._session.snapshot()
         if now.num_classes < 2:
             return
         if len(x) != now.num_points:
@@ -181,7 +179,7 @@ class Learning:
         now.status[aside] = SKIPPED
         posterior = learner.gaussian(state, x, x[self._session.targets()])
         length = self._plan_length(now.num_points)
-        points, _ = choose(find(ACQUISITION), Inputs(None, gaussian=posterior), length, now)
+        points, _ = choose(find(FOR_THE_HEAD), Inputs(None, gaussian=posterior), length, now)
         with self._lock:
             self._plan = points
         log_probs = np.asarray(learner.predict(state, x))

@@ -54,12 +54,15 @@ class Acquisition(NamedTuple):
         jit-able with static `batch_size`. `available` is `[N]` bool; `pending` is `[P]`, padded
         with -1, points whose labels are still out: they are never returned.
       description: one line.
+      takes_axis_name: whether `select` takes `axis_name` too, as `select_batchbald` does: whether
+        the points may be spread over many devices, by `select_sharded`.
     """
 
     name: str
     requires: tuple[str, ...]
     select: Callable[..., CandidateBatch]
     description: str = ""
+    takes_axis_name: bool = False
 
 
 _WORDS = {

@@ -38,6 +38,23 @@ from bbald_jax.typing import (
 from bbald_jax.validation import assert_available, assert_log_probs, assert_positive
 
 
+class Decision(NamedTuple):
+    """What one step of a selection was decided by.
+
+    Attributes:
+      tree: before the step.
+      gains: `[B]`, the best gains on that tree, best first: all of them right in the first step and
+        after the last point (within the certificate's tolerance), else the first one.
+      enough: `[]`, what is left to know: gains that add up to more bound nothing.
+      is_spent: `[]`, no gain was looked at: the point was drawn at random.
+    """
+
+    tree: Configurations
+    gains: Float[Array, "B"]
+    enough: Float[Array, ""]
+    is_spent: Bool[Array, ""]
+
+
 class _Slot(NamedTuple):
     """One acquired point, as it goes into the batch."""
 
@@ -48,6 +65,7 @@ class _Slot(NamedTuple):
     upper_gains: Float[Array, "B"]
     work: Float[Array, ""]
     num_nodes: Int[Array, ""]
+    decision: Decision | None
 
 
 class _Choice(NamedTuple):
@@ -56,6 +74,7 @@ class _Choice(NamedTuple):
     point: Int[Array, ""]
     gain: Float[Array, ""]
     bounds: Float[Array, "N"]
+    gains: Float[Array, "B"]
     work: Float[Array, ""]
 
 
@@ -135,6 +154,56 @@ def select_batchbald(
 
     Source: Kirsch, van Amersfoort, Gal (2019), algorithm 1; see `information/configurations.py`.
     """
+    batch, _ = choose_batch(
+        key,
+        log_probs,
+        batch_size=batch_size,
+        num_configurations=num_configurations,
+        available=available,
+        pending=pending,
+        use_bounds=use_bounds,
+        progress=progress,
+        axis_name=axis_name,
+    )
+    return batch
+
+
+def ties_key_of(key: Key) -> Key:
+    """The key of a selection's priorities among points that gain the same."""
+    return jax.random.split(key, 3)[2]
+
+
+def choose_batch(
+    key: Key,
+    log_probs: LogProbs,
+    *,
+    batch_size: int,
+    num_configurations: int,
+    available: Available | None,
+    pending: Pending | None,
+    use_bounds: bool = True,
+    progress: Progress | None = None,
+    axis_name: AxisName | None = None,
+    numbers: Int[Array, "N"] | None = None,
+    keeps_decisions: bool = False,
+) -> tuple[CandidateBatch, Decision | None]:
+    """What `select_batchbald` returns, and what each step was decided by.
+
+    Args:
+      key: as there, and so are the next ones.
+      log_probs: see there.
+      batch_size: see there.
+      num_configurations: see there.
+      available: see there.
+      pending: see there.
+      use_bounds: see there.
+      progress: see there.
+      axis_name: see there.
+      numbers: `[N]`, what the points are called in the pool that these are a part of: the key's
+        priorities go by that. Their positions by default.
+      keeps_decisions: return the decisions of all B + 1 steps, stacked (static): (B + 1) M K
+        floats. The last one is what is left after the last point.
+    """
     num_points, num_samples, num_classes = assert_log_probs(log_probs)
     axis = pool_axis(axis_name, num_points)
     assert_positive(batch_size=batch_size, num_configurations=num_configurations)
@@ -146,7 +215,7 @@ def select_batchbald(
     pending = jnp.zeros(0, jnp.int32) if pending is None else pending
     # Streams of their own, so that no two purposes share a key.
     pending_key, batch_key, ties_key = jax.random.split(key, 3)
-    priority = priorities(ties_key, axis.indices())
+    priority = priorities(ties_key, axis.indices() if numbers is None else numbers)
 
     def join(tree: Configurations, step_key: Key, point) -> tuple[Configurations, Array]:
         """The tree with one more point, and the entropy that then remains."""
@@ -191,17 +260,18 @@ def select_batchbald(
                 use_bounds=use_bounds,
                 axis_name=axis_name,
             )
-            return _Choice(best.chosen, best.gain, best.bounds, best.work)
+            return _Choice(best.chosen, best.gain, best.bounds, best.gains, best.work)
 
         def draw() -> _Choice:
             """A random point: nothing is known of any gain but that it is no more than is left."""
             index = first_of_equals(state.available, priority, axis_name)
             is_left = axis.row(state.available, index)
             gain = jnp.where(is_left, state.remaining, -jnp.inf)
-            return _Choice(index, gain, no_hint, jnp.zeros((), log_probs.dtype))
+            no_gains = jnp.full(min(batch_size, num_points), -jnp.inf, log_probs.dtype)
+            return _Choice(index, gain, no_hint, no_gains, jnp.zeros((), log_probs.dtype))
 
         is_spent = state.remaining < SPENT
-        index, gain, bounds, work = lax.cond(is_spent, draw, look)
+        index, gain, bounds, best, work = lax.cond(is_spent, draw, look)
         is_found = (gain > -jnp.inf) & ~is_over
         point = axis.row(log_probs, index)
         tree, remaining = lax.cond(
@@ -221,6 +291,9 @@ def select_batchbald(
             upper_gains=lax.top_k(bounds, min(batch_size, num_points))[0],
             work=work,
             num_nodes=state.tree.size,
+            decision=Decision(state.tree, best, state.remaining, is_spent)
+            if keeps_decisions
+            else None,
         )
         place = axis.place(index)
         available = state.available.at[place].set(state.available[place] & ~is_found)
@@ -236,7 +309,7 @@ def select_batchbald(
     first_gains, last_gains = (axis.top(slots.upper_gains[i], num_best)[0] for i in (0, -1))
     certificate = certify(prior_entropy, scores[-1], first_gains, last_gains)
     dense_work = axis.num_points * jnp.sum(chosen.num_nodes.astype(log_probs.dtype))
-    return CandidateBatch(
+    batch = CandidateBatch(
         indices=chosen.point,
         scores=scores,
         gains=chosen.gain,
@@ -249,3 +322,4 @@ def select_batchbald(
             work_fraction=axis.sum(jnp.sum(slots.work)) / dense_work,
         ),
     )
+    return batch, slots.decision

@@ -147,7 +147,7 @@ def best_gains(
         bounds = jnp.where(is_whole, -jnp.inf, jnp.minimum(state.bounds, bounds))
         best = lax.top_k(exact, num_best)[0]
         for level in reversed(levels.finer):
-            bounds, work = _refine(level, pool, bounds, work, threshold(best))
+            bounds, work = tighten(level, pool, bounds, work, threshold(best))
         return _State(bounds, exact, best, work)
 
     def search(step) -> tuple[Int[Array, ""], _State]:
@@ -216,7 +216,7 @@ def _choose(
     return first_of_equals(is_equal, priority, axis_name)
 
 
-def _refine(
+def tighten(
     level: Configurations,
     pool: Candidates,
     bounds: Float[Array, "N"],

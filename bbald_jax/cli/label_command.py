@@ -4,7 +4,6 @@ import secrets
 import socket
 import threading
 import webbrowser
-from getpass import getuser
 from pathlib import Path
 
 import click
@@ -13,7 +12,7 @@ import uvicorn
 from bbald_jax.cli.console import Refused
 from bbald_jax.labelling.page.desk import Desk
 from bbald_jax.labelling.page.learning import Learning
-from bbald_jax.labelling.page.opening import default_session, feature_maker, open_session
+from bbald_jax.labelling.page.opening import default_session, feature_maker, open_session, user_name
 from bbald_jax.labelling.page.server import make_application
 
 #: Where `--port` says nothing: the first of these that is free.
@@ -54,7 +53,7 @@ def label(
     desk = Desk(there, learning, overlap=overlap, timeout=timeout)
     is_local = host in ("127.0.0.1", "localhost", "::1")
     app = make_application(
-        desk, items, token=token, host=host, port=bound, name=_user() if is_local else ""
+        desk, items, token=token, host=host, port=bound, name=user_name() if is_local else ""
     )
     shown = _shown_host(host)
     address = f"http://{shown}:{bound}/?token={token}"
@@ -91,13 +90,6 @@ def label(
 
 def _say(text: str) -> None:
     click.echo(text)
-
-
-def _user() -> str:
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        return "me"
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

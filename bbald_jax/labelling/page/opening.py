@@ -1,12 +1,13 @@
 """The session about given data: a new one, or the one that is there, brought up to the data."""
 
 from collections.abc import Callable, Sequence
+from getpass import getuser
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from bbald_jax.experiment.feature_files import KINDS, load_or_make, make_features
+from bbald_jax.experiment.feature_files import KINDS, load_or_make
 from bbald_jax.labelling.page.items import ImageArray, Items, Texts, open_items
 from bbald_jax.labelling.page.sources import SOURCE, Source, last_source
 from bbald_jax.labelling.session import Session
@@ -35,8 +36,16 @@ def default_session(data: Path) -> Path:
     return data.with_name(f"{data.name}.labels.db")
 
 
+def user_name() -> str:
+    """Who labels on this machine, until they say another name."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return "me"
+
+
 def open_session(
-    path: Path | None,
+    path: Path,
     data: Data,
     classes: Sequence[str],
     *,
@@ -47,7 +56,7 @@ def open_session(
     """Begin a session, or go on with it.
 
     Args:
-      path: its file, there or not; None for a session in memory.
+      path: its file, there or not.
       data: what is labelled.
       classes: their names; those that a session lacks are added to it.
       column: of texts, as in `open_items`,
@@ -59,7 +68,7 @@ def open_session(
       OSError: something cannot be read or written.
     """
     num_new = 0
-    if path is not None and path.exists() and path.stat().st_size:
+    if path.exists() and path.stat().st_size:
         session = Session.open(path)
         if session.classes is None:
             raise ValueError(f"{path}: its classes have no names; give --session another file")
@@ -75,10 +84,9 @@ def open_session(
             raise ValueError(
                 "--classes: name at least one, such as cat and dog; more can be added on the page"
             )
-        names = [*classes]
-        settings: Any = {"num_points": len(items), "ids": items.names, "classes": names}
-        settings["seed"] = seed
-        session = Session(**settings) if path is None else Session.create(path, **settings)
+        session = Session.create(
+            path, num_points=len(items), ids=items.names, classes=[*classes], seed=seed
+        )
         source = None
     place = str(data.absolute()) if isinstance(data, Path) else ""
     here = Source(place, column, array, items.digest)
@@ -88,7 +96,7 @@ def open_session(
 
 
 def feature_maker(
-    items: Items, features: Any, *, seed: int, session: Path | None
+    items: Items, features: Any, *, seed: int, session: Path
 ) -> Callable[[], np.ndarray]:
     """What makes the features, checked as far as that takes no time.
 
@@ -112,8 +120,6 @@ def feature_maker(
 
         def make() -> np.ndarray:
             raw = items.raw()
-            if session is None:
-                return make_features(kind, raw, raw[:1], seed=seed)[0]
             kept = session.with_name(f"{session.name}.features")
             return load_or_make(kept, kind, raw, raw[:1], seed=seed)[0]
 

@@ -34,7 +34,8 @@ const percent = (share) => `${(100 * share).toFixed(share > 0.995 || share < 0.0
 //
 // `connection` leads to the Python side:
 //   ask(name, body): a promise of { status, content }, see actions.py; it fails where nobody answers
-//   picture(index): the address of an item's image, or a promise of one
+//   picture(index): the address of an item's image, or a promise of one; shown(address), where that
+//     is of use, says that it is loaded
 //   name(): how the person was called the last time here, or null; remember(name) keeps that
 //   silence: what to say while there is no answer
 export function startLabeller(root, connection) {
@@ -132,7 +133,12 @@ function say(text) { at("live").textContent = text; }
 
 function load(image, index) {
   Promise.resolve(connection.picture(index))
-    .then((address) => { image.src = address; return image.decode().catch(() => {}); })
+    .then(async (address) => {
+      if (connection.shown) image.loading = "eager";  // later, it would not be there any more
+      image.src = address;
+      await image.decode().catch(() => {});
+      connection.shown?.(address);
+    })
     .catch(() => image.dispatchEvent(new Event("error")));
   image.addEventListener("error", () => { image.dataset.failed = "yes"; });
 }
@@ -335,6 +341,7 @@ async function review() {
     const described = await request("items", { items: indices });
     const texts = new Map(described.items.map((item) => [item.index, item.text]));
     drawCurve(now.curve);
+    drawMeasured(now.accuracy);
     drawCounts(now.classes, now.people);
     drawConfident(now.classes, texts);
     drawLists(now, texts);
@@ -347,23 +354,54 @@ const LINES = [
   ["confidence", "three", "confidence: how sure the model is, on average, in its own opinion"],
 ];
 
+// An empty drawing of shares against a number up to `most`, and where its points are.
+function axes(most, unit, words) {
+  const width = 600, height = 240, left = 44, bottom = 30, top = 10, right = 12;
+  const x = (value) => left + (width - left - right) * value / most;
+  const y = (value) => height - bottom - (height - bottom - top) * value;
+  const drawing = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words });
+  for (const share of [0, 0.25, 0.5, 0.75, 1]) {
+    drawing.append(shape("line", { class: "grid", x1: left, x2: width - right, y1: y(share), y2: y(share) }));
+    drawing.append(shape("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`));
+  }
+  for (const share of [0, 0.5, 1]) drawing.append(shape("text", { x: x(share * most), y: height - 12, "text-anchor": share === 1 ? "end" : "middle" }, `${Math.round(share * most)}${share === 1 ? ` ${unit}` : ""}`));
+  return { drawing, x, y };
+}
+
+const between = ([, lower, upper]) => `between ${percent(lower)} and ${percent(upper)}`;
+
+// For each model that was measured, the interval of its accuracy against the items that measured it.
+function drawMeasured(models) {
+  if (!models.length) {
+    at("measured").replaceChildren(element("p", "Measuring begins when the model is stable, or when you say so."));
+    return;
+  }
+  const most = Math.max(1, ...models.flatMap(({ intervals }) => intervals.map(([number]) => number)));
+  const texts = models.map(({ num_labels, intervals }) => `the model of ${num_labels} labels: ${between(intervals.at(-1))}, by ${intervals.at(-1)[0]} items`);
+  const { drawing, x, y } = axes(most, "items drawn at random", `The accuracy on all items, in the end of ${texts.join("; ")}`);
+  const list = element("ul", []);
+  models.forEach(({ intervals }, number) => {
+    const style = ["one", "two", "three"][number % 3];
+    const place = ([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`;
+    const lower = intervals.map(([a, b]) => place([a, b])), upper = intervals.map(([a, , b]) => place([a, b]));
+    drawing.append(shape("polygon", { class: `band ${style}`, points: [...lower, ...[...upper].reverse()].join(" ") }));
+    for (const edge of [lower, upper]) drawing.append(shape("polyline", { class: `line ${style}`, points: edge.join(" ") }));
+    const sample = shape("svg", { viewBox: "0 0 32 10", "aria-hidden": "true" });
+    sample.append(shape("line", { class: `line ${style}`, x1: 0, x2: 32, y1: 5, y2: 5 }));
+    list.append(element("li", [sample, texts[number]]));
+  });
+  at("measured").replaceChildren(drawing, list);
+}
+
 function drawCurve(curve) {
   const all = LINES.flatMap(([name]) => curve[name]);
   if (all.length < 2) {
     at("curve").replaceChildren(element("p", "It begins when the model has been fitted twice."));
     return;
   }
-  const width = 600, height = 240, left = 44, bottom = 30, top = 10, right = 12;
   const most = Math.max(...all.map(([x]) => x), 1);
-  const x = (value) => left + (width - left - right) * value / most;
-  const y = (value) => height - bottom - (height - bottom - top) * value;
   const last = LINES.filter(([name]) => curve[name].length).map(([name]) => `${name} ${percent(curve[name].at(-1)[1])}`).join(", ");
-  const drawing = shape("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Against the number of labels, now: ${last}` });
-  for (const share of [0, 0.25, 0.5, 0.75, 1]) {
-    drawing.append(shape("line", { class: "grid", x1: left, x2: width - right, y1: y(share), y2: y(share) }));
-    drawing.append(shape("text", { x: left - 6, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`));
-  }
-  for (const share of [0, 0.5, 1]) drawing.append(shape("text", { x: x(share * most), y: height - 12, "text-anchor": share === 1 ? "end" : "middle" }, `${Math.round(share * most)}${share === 1 ? " labels" : ""}`));
+  const { drawing, x, y } = axes(most, "labels", `Against the number of labels, now: ${last}`);
   const legend = element("ul", []);
   for (const [name, style, text] of LINES) {
     drawing.append(shape("polyline", { class: `line ${style}`, points: curve[name].map(([a, b]) => `${x(a).toFixed(1)},${y(b).toFixed(1)}`).join(" ") }));

@@ -84,7 +84,7 @@ class Handing:
     def _mine(self, who: str) -> list[int]:
         return [answer.point for answer in self.session.in_hand if answer.annotator == who]
 
-    def _drawn(self, who: str) -> list[int]:
+    def _drawn(self, who: str | None, number: int = DRAWN_IN_HAND) -> list[int]:
         """What a person has in hand to measure the accuracy; filled up while that is under way."""
         audit, session = self.notes.audit, self.session
         if not audit.models:
@@ -93,7 +93,7 @@ class Handing:
         if self.learning.is_reached:
             return held
         waiting = audit.waiting(session, self.timeout, time.time())
-        while len(held) < DRAWN_IN_HAND:
+        while len(held) < number:
             if waiting:
                 point = waiting.pop(0)
             elif (point := audit.draw(session)) is None:
@@ -150,7 +150,7 @@ class Handing:
         theirs = [point for point, people in self.notes.unsure.items() if who not in people]
         return self._assign(theirs[:number], who)
 
-    def _planned(self, who: str, number: int) -> list[int]:
+    def _planned(self, who: str | None, number: int) -> list[int]:
         """The plan's next points; some may have been taken by another process."""
         got: list[int] = []
         while len(got) < number and (points := self.learning.take(number - len(got))):
@@ -160,7 +160,7 @@ class Handing:
             self.learning.wake()  # the next plan is conditional on these
         return got
 
-    def _random(self, who: str, number: int) -> list[int]:
+    def _random(self, who: str | None, number: int) -> list[int]:
         """Before there is a plan, and where nothing can be learnt."""
         got: list[int] = []
         num_points = self.session.num_points
@@ -177,9 +177,9 @@ class Handing:
             got += self._assign_some(left, who, number - len(got))
         return got
 
-    def _assign_some(self, points: list[int], who: str, number: int) -> list[int]:
+    def _assign_some(self, points: list[int], who: str | None, number: int) -> list[int]:
         points = [point for point in points if point not in self.notes.unsure]
         return self._assign(self._asked(points[:number]), who, acquisition="random")
 
-    def _assign(self, points: list[int], who: str, **settings: Any) -> list[int]:
+    def _assign(self, points: list[int], who: str | None, **settings: Any) -> list[int]:
         return self.session.assign(points, annotator=who, **settings).tolist() if points else []

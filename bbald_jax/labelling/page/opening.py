@@ -1,4 +1,4 @@
-"""A session about what is in a folder or file, and the features of that: what every labeller opens."""
+"""A session about what is in a folder or file, and its features: what every labeller opens."""
 
 from collections.abc import Callable
 from pathlib import Path

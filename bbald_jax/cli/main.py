@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
-from bbald_jax.cli.labelling_commands import export, label, session
+from bbald_jax.cli.labelling_commands import export, label, label_studio, session
 from bbald_jax.cli.loading import load
 from bbald_jax.cli.options import (
     ACQUISITIONS,
@@ -225,5 +225,5 @@ def acquisitions() -> None:
     load("acquisitions")()
 
 
-for command in (label, export, session):
+for command in (label, label_studio, export, session):
     main.add_command(command)

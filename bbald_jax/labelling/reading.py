@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bbald_jax.labelling.asking import NUM_TARGETS, target_indices
-from bbald_jax.labelling.events import Answer, Disagreement, Event, Labels
+from bbald_jax.labelling.events import Answer, Disagreement, Event, Labels, Opinion
 from bbald_jax.labelling.export import write_answers, write_labels
 from bbald_jax.labelling.store import Store
 from bbald_jax.pool import LABELLED, PENDING, SKIPPED
@@ -81,6 +81,19 @@ class SessionReader:
     def answers(self) -> tuple[Answer, ...]:
         """The label that each annotator gives to each point now, by point, then by time."""
         return self._answers("status = ?", LABELLED, order="point, event")
+
+    def opinions(self, index: int) -> dict[str | None, Opinion]:
+        """How each annotator who had anything to do with a point stands to it now.
+
+        Args:
+          index: the point; of one that is unlabelled, and of an unknown one, there are none.
+        """
+        rows = self._store.query(
+            "SELECT answers.annotator, status, answers.label, kind FROM answers JOIN events ON "
+            "events.id = event WHERE answers.point = ? ORDER BY event",
+            int(index),
+        )
+        return {who or None: Opinion(*values) for who, *values in rows}
 
     @property
     def disagreements(self) -> tuple[Disagreement, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from bbald_jax.labelling import audit_log
 from bbald_jax.labelling.draws import NOBODY_KNOWS
 from bbald_jax.labelling.page.learning import ACQUISITION, Learning
+from bbald_jax.labelling.page.notes import PREDICTED
 from bbald_jax.labelling.session import Session
 
 #: Items that a person has in hand: the one before them, and those that are fetched ahead. While the
@@ -80,6 +81,12 @@ class Handing:
     def is_drawn(self, point: int) -> bool:
         """Whether a point was drawn to measure the accuracy, for who has it in hand."""
         return point in self.notes.audit.holders
+
+    def _note_prediction(self, who: str, point: int, label: int) -> None:
+        """Write down what the model says of an item, just before its label is told."""
+        if (seen := self.learning.prediction(point, label)) is not None:
+            extra = {"told": label, "probability": round(seen[1], 6)}
+            self.session.record(PREDICTED, point, extra, label=seen[0], annotator=who)
 
     def _mine(self, who: str) -> list[int]:
         return [answer.point for answer in self.session.in_hand if answer.annotator == who]

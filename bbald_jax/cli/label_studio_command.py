@@ -104,8 +104,8 @@ def _warn(project: dict[str, Any]) -> None:
     """Say what of the project's settings is not as a new one has it."""
     if project.get("sampling") != "Sequential sampling":
         _say(
-            f"warning: the project's sampling is {project.get('sampling')!r}: people do not get the "
-            "tasks in the order in which they are asked; choose Sequential in its settings"
+            f"warning: the project's sampling is {project.get('sampling')!r}: people do not get "
+            "the tasks in the order in which they are asked; choose Sequential in its settings"
         )
 
 

@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from bbald_jax.acquisition.inputs import Acquisition as Acquisition
     from bbald_jax.acquisition.inputs import Inputs as Inputs
     from bbald_jax.acquisition.kbald import select_kbald as select_kbald
+    from bbald_jax.acquisition.placing import ShardedPool as ShardedPool
+    from bbald_jax.acquisition.placing import shard_pool as shard_pool
     from bbald_jax.acquisition.pointwise import epig as epig
     from bbald_jax.acquisition.pointwise import margin as margin
     from bbald_jax.acquisition.pointwise import mean_std as mean_std
     from bbald_jax.acquisition.pointwise import variation_ratio as variation_ratio
     from bbald_jax.acquisition.selection import Selection as Selection
     from bbald_jax.acquisition.selection import select as select
+    from bbald_jax.acquisition.sharded import select_sharded as select_sharded
     from bbald_jax.acquisition.stochastic import perturb_power as perturb_power
     from bbald_jax.acquisition.stochastic import perturb_softmax as perturb_softmax
     from bbald_jax.acquisition.stochastic import perturb_softrank as perturb_softrank
@@ -123,6 +126,8 @@ _LAZY = {
     "select_kbald": "acquisition.kbald",
     **dict.fromkeys(("epig", "margin", "mean_std", "variation_ratio"), "acquisition.pointwise"),
     **dict.fromkeys(("Selection", "select"), "acquisition.selection"),
+    **dict.fromkeys(("ShardedPool", "shard_pool"), "acquisition.placing"),
+    "select_sharded": "acquisition.sharded",
     **dict.fromkeys(
         ("perturb_power", "perturb_softmax", "perturb_softrank"), "acquisition.stochastic"
     ),

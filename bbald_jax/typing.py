@@ -75,6 +75,8 @@ class BatchBALDDiagnostics(NamedTuple):
     remaining_entropy: Float[Array, "B"]
     effective_configurations: Float[Array, ""]
     work_fraction: Float[Array, ""]
+    num_verified: Int[Array, ""] | None = None
+    num_passes: Int[Array, ""] | None = None
 
 
 class CandidateBatch(NamedTuple):

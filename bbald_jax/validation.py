@@ -196,15 +196,7 @@ def from_kind(values: Any, kind: Any, axes: Any = "NKC") -> LogProbs:
     if array.dtype.kind not in "fbiu" and array.dtype.name != "bfloat16":
         raise ValueError(f"{name}: dtype {array.dtype} does not hold real numbers; pass floats")
 
-    given = array.dtype
-    # What JAX has no dtype for: the other byte order, and more than 64 bits.
-    if given.kind == "f":
-        given = np.dtype(f"f{min(given.itemsize, 8)}")
-    # Integers and booleans are exact (a one-hot vote), so they get the floor of the tolerance.
-    is_float = given.kind not in "biu"
-    tolerance = max(1e-3, 8 * float(jnp.finfo(given).eps)) if is_float else 1e-3
-    dtype = jnp.promote_types(given, jnp.float32) if is_float else jnp.float64
-    dtype = np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+    dtype, tolerance = result_of(array.dtype)
     result = _aligned(array.shape, dtype)
     mapping = _mapping(array)
     rows = max(1, _CHUNK_ELEMENTS // (array.shape[1] * array.shape[2]))
@@ -213,10 +205,22 @@ def from_kind(values: Any, kind: Any, axes: Any = "NKC") -> LogProbs:
         chunk = array[start : start + rows].astype(np.float64)
         # Logits too far apart for the dtype: the difference overflows to the -inf that it means.
         with np.errstate(over="ignore"):
-            result[start : start + rows] = _log_probs_of(chunk, start, kind, name, tolerance)
+            result[start : start + rows] = checked_rows(chunk, start, kind, name, tolerance)
         if mapping is not None:
             mapping.madvise(mmap.MADV_DONTNEED)  # what was read of the file is in memory no longer
     return jax.device_put(result)  # not jnp.asarray, which copies
+
+
+def result_of(given: np.dtype) -> tuple[np.dtype, float]:
+    """The dtype of log-probabilities made from `given`, and by how much a row may miss one."""
+    # What JAX has no dtype for: the other byte order, and more than 64 bits.
+    if given.kind == "f":
+        given = np.dtype(f"f{min(given.itemsize, 8)}")
+    # Integers and booleans are exact (a one-hot vote), so they get the floor of the tolerance.
+    is_float = given.kind not in "biu"
+    tolerance = max(1e-3, 8 * float(jnp.finfo(given).eps)) if is_float else 1e-3
+    dtype = jnp.promote_types(given, jnp.float32) if is_float else jnp.float64
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype)), tolerance
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -259,10 +263,10 @@ def _axis(letter: str) -> str:
     return f"{letter} ({_AXES[letter]})"
 
 
-def _log_probs_of(
+def checked_rows(
     chunk: np.ndarray, start: int, kind: str, name: str, tolerance: float
 ) -> np.ndarray:
-    """Log-probabilities of some rows, from index `start` on, or the error that fits them."""
+    """Log-probabilities of rows in float64, from index `start` on, or the error that fits them."""
 
     def refuse(is_bad: np.ndarray, problem: str, fix: str) -> None:
         if is_bad.any():

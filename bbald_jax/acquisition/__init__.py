@@ -4,5 +4,6 @@
 its `bounds`, `search` and `certificate`; joint ones in Gaussian form, and the baselines on features
 (`badge`, `coreset`, `bait`, `typiclust`): all are acquisition functions, which `functions` puts
 behind one signature, by name. `selection` is the host's way through them: predictions of any
-framework in, a batch of NumPy values out, with the `warnings` that belong to it.
+framework in, a batch of NumPy values out, with the `warnings` that belong to it; `recommended`
+names what to take where nobody has chosen.
 """

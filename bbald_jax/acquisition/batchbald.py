@@ -14,6 +14,7 @@ from bbald_jax.acquisition.certificate import (
     certify,
     effective_configurations,
 )
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.acquisition.progress import Progress, report
 from bbald_jax.acquisition.search import best_gains
 from bbald_jax.acquisition.ties import first_of_equals, priorities
@@ -37,6 +38,23 @@ from bbald_jax.typing import (
 from bbald_jax.validation import assert_available, assert_log_probs, assert_positive
 
 
+class Decision(NamedTuple):
+    """What one step of a selection was decided by.
+
+    Attributes:
+      tree: before the step.
+      gains: `[B]`, the best gains on that tree, best first: all of them right in the first step and
+        after the last point (within the certificate's tolerance), else the first one.
+      enough: `[]`, what is left to know: gains that add up to more bound nothing.
+      is_spent: `[]`, no gain was looked at: the point was drawn at random.
+    """
+
+    tree: Configurations
+    gains: Float[Array, "B"]
+    enough: Float[Array, ""]
+    is_spent: Bool[Array, ""]
+
+
 class _Slot(NamedTuple):
     """One acquired point, as it goes into the batch."""
 
@@ -47,6 +65,7 @@ class _Slot(NamedTuple):
     upper_gains: Float[Array, "B"]
     work: Float[Array, ""]
     num_nodes: Int[Array, ""]
+    decision: Decision | None
 
 
 class _Choice(NamedTuple):
@@ -55,6 +74,7 @@ class _Choice(NamedTuple):
     point: Int[Array, ""]
     gain: Float[Array, ""]
     bounds: Float[Array, "N"]
+    gains: Float[Array, "B"]
     work: Float[Array, ""]
 
 
@@ -67,7 +87,10 @@ class _State(NamedTuple):
     hint: Float[Array, "N"]
 
 
-@partial(jax.jit, static_argnames=("batch_size", "num_configurations", "use_bounds", "progress"))
+@partial(
+    jax.jit,
+    static_argnames=("batch_size", "num_configurations", "use_bounds", "progress", "axis_name"),
+)
 def select_batchbald(
     key: Key,
     log_probs: LogProbs,
@@ -78,6 +101,7 @@ def select_batchbald(
     pending: Pending | None = None,
     use_bounds: bool = True,
     progress: Progress | None = None,
+    axis_name: AxisName | None = None,
 ) -> CandidateBatch:
     """BatchBALD: B points whose *joint* labels tell most about the parameters, chosen greedily.
 
@@ -109,6 +133,10 @@ def select_batchbald(
         bounds save.
       progress: called on the host after each point, with the number of points chosen so far
         (static: another function is another compilation; not under `vmap`).
+      axis_name: of the mesh axis along which the points lie (static), for use inside your own
+        `jax.shard_map(..., check_vma=False)`: N is then this device's share, `available` its mask,
+        and `key` and `pending` are the same everywhere, as is the batch that every device returns;
+        indices are those of the whole pool. `select_sharded` does all that.
 
     Returns:
       B slots, in order of acquisition. `scores[i]` is I[y_{n_0}, ..., y_{n_i}; w | y_pending] in
@@ -126,31 +154,83 @@ def select_batchbald(
 
     Source: Kirsch, van Amersfoort, Gal (2019), algorithm 1; see `information/configurations.py`.
     """
+    batch, _ = choose_batch(
+        key,
+        log_probs,
+        batch_size=batch_size,
+        num_configurations=num_configurations,
+        available=available,
+        pending=pending,
+        use_bounds=use_bounds,
+        progress=progress,
+        axis_name=axis_name,
+    )
+    return batch
+
+
+def ties_key_of(key: Key) -> Key:
+    """The key of a selection's priorities among points that gain the same."""
+    return jax.random.split(key, 3)[2]
+
+
+def choose_batch(
+    key: Key,
+    log_probs: LogProbs,
+    *,
+    batch_size: int,
+    num_configurations: int,
+    available: Available | None,
+    pending: Pending | None,
+    use_bounds: bool = True,
+    progress: Progress | None = None,
+    axis_name: AxisName | None = None,
+    numbers: Int[Array, "N"] | None = None,
+    keeps_decisions: bool = False,
+) -> tuple[CandidateBatch, Decision | None]:
+    """What `select_batchbald` returns, and what each step was decided by.
+
+    Args:
+      key: as there, and so are the next ones.
+      log_probs: see there.
+      batch_size: see there.
+      num_configurations: see there.
+      available: see there.
+      pending: see there.
+      use_bounds: see there.
+      progress: see there.
+      axis_name: see there.
+      numbers: `[N]`, what the points are called in the pool that these are a part of: the key's
+        priorities go by that. Their positions by default.
+      keeps_decisions: return the decisions of all B + 1 steps, stacked (static): (B + 1) M K
+        floats. The last one is what is left after the last point.
+    """
     num_points, num_samples, num_classes = assert_log_probs(log_probs)
+    axis = pool_axis(axis_name, num_points)
     assert_positive(batch_size=batch_size, num_configurations=num_configurations)
     pool = candidates(log_probs)
     # A NaN or an infinite probability makes the entropy of its sample one too.
     is_invalid = ~jnp.isfinite(jnp.sum(pool.entropies, axis=-1))
     available = assert_available(available, num_points)
-    available = without_pending(available & ~is_invalid, pending)
+    available = without_pending(available & ~is_invalid, pending, axis_name)
     pending = jnp.zeros(0, jnp.int32) if pending is None else pending
     # Streams of their own, so that no two purposes share a key.
     pending_key, batch_key, ties_key = jax.random.split(key, 3)
-    priority = priorities(ties_key, jnp.arange(num_points))
+    priority = priorities(ties_key, axis.indices() if numbers is None else numbers)
 
-    def join(tree: Configurations, step_key: Key, index) -> tuple[Configurations, Array]:
+    def join(tree: Configurations, step_key: Key, point) -> tuple[Configurations, Array]:
         """The tree with one more point, and the entropy that then remains."""
-        children = branch(tree, log_probs[index])
-        return extend(step_key, tree, log_probs[index], children), remaining_entropy(children)
+        children = branch(tree, point)
+        return extend(step_key, tree, point, children), remaining_entropy(children)
 
     # No more nodes than there can ever be.
     capacity = min(num_configurations, num_classes ** (batch_size + pending.size))
     tree = root(num_samples, capacity, log_probs.dtype)
     if pending.size:
-        conditions, num_conditions = usable_pending(pending, is_invalid)
+        conditions, num_conditions = usable_pending(pending, is_invalid, axis_name)
 
         def condition(i, tree: Configurations) -> Configurations:
-            return join(tree, jax.random.fold_in(pending_key, i), conditions[i])[0]
+            point = axis.row(log_probs, conditions[i])
+            return join(tree, jax.random.fold_in(pending_key, i), point)[0]
 
         tree = lax.fori_loop(0, num_conditions, condition, tree)
     prior_entropy = remaining_entropy(tree)
@@ -178,25 +258,31 @@ def select_batchbald(
                 hint=state.hint,
                 priority=priority,
                 use_bounds=use_bounds,
+                axis_name=axis_name,
             )
-            return _Choice(best.chosen, best.gain, best.bounds, best.work)
+            return _Choice(best.chosen, best.gain, best.bounds, best.gains, best.work)
 
         def draw() -> _Choice:
             """A random point: nothing is known of any gain but that it is no more than is left."""
-            index = first_of_equals(state.available, priority)
-            gain = jnp.where(state.available[index], state.remaining, -jnp.inf)
-            return _Choice(index, gain, no_hint, jnp.zeros((), log_probs.dtype))
+            index = first_of_equals(state.available, priority, axis_name)
+            is_left = axis.row(state.available, index)
+            gain = jnp.where(is_left, state.remaining, -jnp.inf)
+            no_gains = jnp.full(min(batch_size, num_points), -jnp.inf, log_probs.dtype)
+            return _Choice(index, gain, no_hint, no_gains, jnp.zeros((), log_probs.dtype))
 
         is_spent = state.remaining < SPENT
-        index, gain, bounds, work = lax.cond(is_spent, draw, look)
+        index, gain, bounds, best, work = lax.cond(is_spent, draw, look)
         is_found = (gain > -jnp.inf) & ~is_over
+        point = axis.row(log_probs, index)
         tree, remaining = lax.cond(
             is_found,
-            lambda: join(state.tree, step_key, index),
+            lambda: join(state.tree, step_key, point),
             lambda: (state.tree, state.remaining),
         )
+        # The devices must agree on when the samples are spent, whatever their rounding.
+        remaining = axis.max(remaining)
         gain = jnp.where(is_spent, jnp.maximum(state.remaining - remaining, 0), gain)
-        report(progress, num_chosen + 1, is_found)
+        report(progress, num_chosen + 1, is_found, axis_name)
         slot = _Slot(
             point=jnp.where(is_found, index, -1),
             gain=jnp.where(is_found, gain, 0),
@@ -205,8 +291,12 @@ def select_batchbald(
             upper_gains=lax.top_k(bounds, min(batch_size, num_points))[0],
             work=work,
             num_nodes=state.tree.size,
+            decision=Decision(state.tree, best, state.remaining, is_spent)
+            if keeps_decisions
+            else None,
         )
-        available = state.available.at[index].set(state.available[index] & ~is_found)
+        place = axis.place(index)
+        available = state.available.at[place].set(state.available[place] & ~is_found)
         return _State(tree, available, remaining, bounds), slot
 
     state = _State(tree, available, prior_entropy, no_hint)
@@ -214,18 +304,22 @@ def select_batchbald(
     state, slots = lax.scan(step, state, (keys, jnp.arange(batch_size + 1)))
     chosen = jax.tree.map(lambda leaf: leaf[:batch_size], slots)
     scores = prior_entropy - chosen.remaining_entropy
-    certificate = certify(prior_entropy, scores[-1], slots.upper_gains[0], slots.upper_gains[-1])
-    dense_work = num_points * jnp.sum(chosen.num_nodes.astype(log_probs.dtype))
-    return CandidateBatch(
+    # The certificate's gains: one exchange, after the last step.
+    num_best = min(batch_size, axis.num_points)
+    first_gains, last_gains = (axis.top(slots.upper_gains[i], num_best)[0] for i in (0, -1))
+    certificate = certify(prior_entropy, scores[-1], first_gains, last_gains)
+    dense_work = axis.num_points * jnp.sum(chosen.num_nodes.astype(log_probs.dtype))
+    batch = CandidateBatch(
         indices=chosen.point,
         scores=scores,
         gains=chosen.gain,
         diagnostics=BatchBALDDiagnostics(
-            num_invalid=jnp.sum(is_invalid).astype(jnp.int32),
+            num_invalid=axis.sum(jnp.sum(is_invalid)).astype(jnp.int32),
             is_exact=chosen.is_exact,
             **certificate._asdict(),
             remaining_entropy=chosen.remaining_entropy,
             effective_configurations=effective_configurations(state.tree),
-            work_fraction=jnp.sum(slots.work) / dense_work,
+            work_fraction=axis.sum(jnp.sum(slots.work)) / dense_work,
         ),
     )
+    return batch, slots.decision

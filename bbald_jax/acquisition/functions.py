@@ -141,7 +141,7 @@ def batchbald(num_configurations: int = 10_000, progress: Progress | None = None
     description = (
         "highest mutual information between the batch's labels, jointly, and the parameters"
     )
-    return Acquisition("batchbald", ("log_probs",), select, description)
+    return Acquisition("batchbald", ("log_probs",), select, description, takes_axis_name=True)
 
 
 power_bald = _top(

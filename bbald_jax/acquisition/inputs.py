@@ -15,13 +15,13 @@ from bbald_jax.typing import CandidateBatch, Key, LogProbs, TargetLogProbs
 NUM_TARGETS = 500
 
 
-def random_targets(key: Key, num_points: int) -> Int[Array, "T"]:
-    """Which points of the pool are targets, labelled or not: a random part of at most 500.
+def random_targets(key: Key, num_points: int, num_targets: int) -> Int[Array, "T"]:
+    """Which points of the pool are targets, labelled or not: a random part of at most that many.
 
     EPIG wants samples from the distribution of the inputs to be predicted. A random part of the
     pool is that where the pool comes from the same source; no label is looked at.
     """
-    return jax.random.permutation(key, num_points)[:NUM_TARGETS]
+    return jax.random.permutation(key, num_points)[:num_targets]
 
 
 class Inputs(NamedTuple):
@@ -54,12 +54,15 @@ class Acquisition(NamedTuple):
         jit-able with static `batch_size`. `available` is `[N]` bool; `pending` is `[P]`, padded
         with -1, points whose labels are still out: they are never returned.
       description: one line.
+      takes_axis_name: whether `select` takes `axis_name` too, as `select_batchbald` does: whether
+        the points may be spread over many devices, by `select_sharded`.
     """
 
     name: str
     requires: tuple[str, ...]
     select: Callable[..., CandidateBatch]
     description: str = ""
+    takes_axis_name: bool = False
 
 
 _WORDS = {

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from bbald_jax.acquisition.bounds import SMALL, ladder
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.acquisition.ties import SLACK, Priority, first_of_equals
 from bbald_jax.information.configurations import Configurations
 from bbald_jax.information.gains import Candidates, gains, points_per_tile, take
@@ -59,6 +60,7 @@ def best_gains(
     hint: Float[Array, "N"],
     priority: Priority,
     use_bounds: bool,
+    axis_name: AxisName | None = None,
 ) -> BestGains:
     """The available points of highest gain: those of a dense evaluation, for less work.
 
@@ -75,6 +77,9 @@ def best_gains(
       hint: an order in which good candidates come early; any will do.
       priority: decides between gains that are equal.
       use_bounds: without them, candidates are evaluated in any order (static).
+      axis_name: of the mesh axis along which the points lie, inside `shard_map`: every device
+        searches its own. `chosen` and `gain` are then those of the whole pool, the rest is this
+        device's.
     """
     num_points = available.shape[0]
     num_best = min(num_best, num_points)
@@ -142,7 +147,7 @@ def best_gains(
         bounds = jnp.where(is_whole, -jnp.inf, jnp.minimum(state.bounds, bounds))
         best = lax.top_k(exact, num_best)[0]
         for level in reversed(levels.finer):
-            bounds, work = _refine(level, pool, bounds, work, threshold(best))
+            bounds, work = tighten(level, pool, bounds, work, threshold(best))
         return _State(bounds, exact, best, work)
 
     def search(step) -> tuple[Int[Array, ""], _State]:
@@ -170,11 +175,13 @@ def best_gains(
     )
     _, state = lax.while_loop(goes_on, search, (jnp.int32(0), state))
     gains_found, indices = lax.top_k(state.exact, num_best)
-    chosen = _choose(state.exact, gains_found[0], available, priority)
+    chosen = _choose(state.exact, gains_found[0], available, priority, axis_name)
+    axis = pool_axis(axis_name, num_points)
+    gain = axis.row(state.exact, chosen)
     return BestGains(
         chosen=chosen,
         # What was not evaluated there can gain nothing.
-        gain=jnp.where(jnp.any(available), jnp.maximum(state.exact[chosen], 0), -jnp.inf),
+        gain=jnp.where(axis.any(jnp.any(available)), jnp.maximum(gain, 0), -jnp.inf),
         indices=indices.astype(jnp.int32),
         gains=gains_found,
         # Evaluated candidates have no bound left, the others no exact gain.
@@ -193,18 +200,23 @@ class _State(NamedTuple):
 
 
 def _choose(
-    exact: Float[Array, "N"], best: Float[Array, ""], available: Available, priority: Priority
+    exact: Float[Array, "N"],
+    best: Float[Array, ""],
+    available: Available,
+    priority: Priority,
+    axis_name: AxisName | None,
 ) -> Int[Array, ""]:
     """The point to take: all whose gain equals the best one within `SLACK` are equal.
 
     A point that was not evaluated gains `SLACK` at most, so where the best gain is no more than
     that above it, all that are available are equal: nobody can tell them apart.
     """
+    best = pool_axis(axis_name, available.shape[0]).max(best)
     is_equal = jnp.where(best <= 2 * SLACK, available, available & (exact >= best - SLACK))
-    return first_of_equals(is_equal, priority)
+    return first_of_equals(is_equal, priority, axis_name)
 
 
-def _refine(
+def tighten(
     level: Configurations,
     pool: Candidates,
     bounds: Float[Array, "N"],

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bbald_jax.acquisition.functions import find
-from bbald_jax.acquisition.inputs import Acquisition, Inputs, random_targets
+from bbald_jax.acquisition.inputs import NUM_TARGETS, Acquisition, Inputs, random_targets
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.warnings import arbitrary_batch
 from bbald_jax.typing import TargetLogProbs
@@ -125,7 +125,7 @@ def select(
             target_log_probs = _target_log_probs(targets, kind, axes)
         elif "target_log_probs" in acquisition.requires:
             key, target_key = jax.random.split(key)
-            stand_ins = np.asarray(random_targets(target_key, num_points))
+            stand_ins = np.asarray(random_targets(target_key, num_points, NUM_TARGETS))
             target_log_probs = jnp.take(log_probs, stand_ins, axis=0, mode="clip")
         inputs = Inputs(log_probs, target_log_probs)
         batch = acquisition.select(

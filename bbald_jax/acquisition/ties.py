@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.typing import Key
 
 #: Scores that differ by no more are told apart only by their rounding, and gains below it are none.
@@ -33,28 +34,34 @@ def priorities(key: Key, indices: Int[Array, "N"]) -> Priority:
     return bits ^ (bits >> 16)
 
 
-def first_of_equals(is_equal: Bool[Array, "N"], priority: Priority | None) -> Int[Array, ""]:
+def first_of_equals(
+    is_equal: Bool[Array, "N"], priority: Priority | None, axis_name: AxisName | None = None
+) -> Int[Array, ""]:
     """The index of highest priority where `is_equal`; the lowest index where there is no priority.
 
-    Nothing that means anything where no point is equal.
+    Nothing that means anything where no point is equal. With an axis, an index into the whole pool.
     """
-    num_points = is_equal.shape[0]
+    axis = pool_axis(axis_name, is_equal.shape[0])
     if priority is not None:
         # Zero is a priority too, so a maximum alone does not tell the points from the others.
-        highest = jnp.max(jnp.where(is_equal, priority, 0))
+        highest = axis.max(jnp.max(jnp.where(is_equal, priority, 0)))
         is_equal = is_equal & (priority == highest)
     # Not argmax, which is several times slower on a CPU.
-    first = jnp.min(jnp.where(is_equal, jnp.arange(num_points), num_points - 1))
+    first = axis.min(jnp.min(jnp.where(is_equal, axis.indices(), axis.num_points - 1)))
     return first.astype(jnp.int32)
 
 
 def best(
-    scores: Float[Array, "N"], available: Bool[Array, "N"], priority: Priority | None
+    scores: Float[Array, "N"],
+    available: Bool[Array, "N"],
+    priority: Priority | None,
+    axis_name: AxisName | None = None,
 ) -> Int[Array, ""]:
     """The available point of highest score; among equals (within `SLACK`) as `first_of_equals`.
 
     Without priorities only scores that are exactly equal are equal.
     """
-    highest = jnp.max(jnp.where(available, scores, -jnp.inf))
+    axis = pool_axis(axis_name, scores.shape[0])
+    highest = axis.max(jnp.max(jnp.where(available, scores, -jnp.inf)))
     least = highest if priority is None else highest - SLACK
-    return first_of_equals(available & (scores >= least), priority)
+    return first_of_equals(available & (scores >= least), priority, axis_name)

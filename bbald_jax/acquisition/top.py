@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.acquisition.ties import SLACK, Priority, priorities
 from bbald_jax.information.entropy import mutual_information
 from bbald_jax.masks import true_positions
@@ -27,22 +28,26 @@ def first_mentions(indices: Int[Array, "P"], num_points: int) -> Bool[Array, "P"
 
 
 def usable_pending(
-    pending: Pending, is_invalid: Bool[Array, "N"]
+    pending: Pending, is_invalid: Bool[Array, "N"], axis_name: AxisName | None = None
 ) -> tuple[Int[Array, "P"], Int[Array, ""]]:
     """The pending points to condition on, first of all, and how many they are.
 
     Each once, in range, and with predictions: a label that is not a number tells nothing.
     """
-    is_usable = first_mentions(pending, is_invalid.size) & ~is_invalid[pending]
+    axis = pool_axis(axis_name, is_invalid.size)
+    is_usable = first_mentions(pending, axis.num_points) & ~axis.row(is_invalid, pending)
     # Compacted, as most of P is padding, and each point costs a pass over the pool.
     positions = true_positions(is_usable, size=pending.size, fill_value=0)
     return pending[positions], jnp.sum(is_usable)
 
 
-def without_pending(available: Available, pending: Pending | None) -> Available:
-    """`available` less the pending points."""
+def without_pending(
+    available: Available, pending: Pending | None, axis_name: AxisName | None = None
+) -> Available:
+    """`available` less the pending points (`axis_name`: see `select_batchbald`)."""
     if pending is None:
         return available
+    pending = pool_axis(axis_name, available.size).place(pending)
     # Out-of-range positions are dropped; a negative one would wrap round, so it is moved there.
     positions = jnp.where(pending < 0, available.size, pending)
     return jnp.asarray(available).at[positions].set(False, mode="drop")

@@ -31,7 +31,7 @@ def export(file: Path, output: Path, every_answer: bool) -> None:
 def _items(session: Session, *, is_needed: bool) -> Items | None:
     """What the labels are about, where it still is there; without it a table has no texts."""
     source = last_source(session)
-    if source is None:
+    if source is None or not source.data:
         if is_needed:
             raise ValueError("--output: a folder needs images, and this session names none")
         return None

@@ -4,23 +4,16 @@ import secrets
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
-from getpass import getuser
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
 import uvicorn
 
 from bbald_jax.cli.console import Refused
-from bbald_jax.experiment.feature_files import KINDS, load_or_make
 from bbald_jax.labelling.page.desk import Desk
-from bbald_jax.labelling.page.items import Items, open_items
 from bbald_jax.labelling.page.learning import Learning
+from bbald_jax.labelling.page.opening import default_session, feature_maker, open_session, user_name
 from bbald_jax.labelling.page.server import make_application
-from bbald_jax.labelling.page.sources import SOURCE, Source, last_source
-from bbald_jax.labelling.session import Session
 
 #: Where `--port` says nothing: the first of these that is free.
 PORTS = range(8765, 8775)
@@ -46,8 +39,11 @@ def label(
     """Serve the page until Ctrl-C; the options are explained in `main`."""
     try:
         path = session or default_session(data)
-        there, items = _session(path, data, classes, column, array, seed)
-        make = _feature_maker(items, features, there.seed, path)
+        named = [name.strip() for name in (classes or "").split(",") if name.strip()]
+        there, items, num_new = open_session(
+            path, data, named, column=column, array=array, seed=seed
+        )
+        make = feature_maker(items, features, seed=there.seed, session=path)
         listener = _listen(host, port)
     except (ValueError, OSError) as error:
         raise Refused(str(error)) from error
@@ -57,10 +53,12 @@ def label(
     desk = Desk(there, learning, overlap=overlap, timeout=timeout)
     is_local = host in ("127.0.0.1", "localhost", "::1")
     app = make_application(
-        desk, items, token=token, host=host, port=bound, name=_user() if is_local else ""
+        desk, items, token=token, host=host, port=bound, name=user_name() if is_local else ""
     )
     shown = _shown_host(host)
     address = f"http://{shown}:{bound}/?token={token}"
+    if num_new:
+        _say(f"{num_new:,} new images")
     _say(f"{len(items):,} items, {len(there.labelled.indices):,} labelled, in {path}")
     if items.left_out:
         _say(f"left out: {len(items.left_out)} files that are no images")
@@ -90,111 +88,8 @@ def label(
     thread.join()
 
 
-def default_session(data: Path) -> Path:
-    """Beside DATA."""
-    data = Path(data).absolute()
-    return data.with_name(f"{data.name}.labels.db")
-
-
 def _say(text: str) -> None:
     click.echo(text)
-
-
-def _user() -> str:
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        return "me"
-
-
-def _session(
-    path: Path, data: Path, classes: str | None, column: str | None, array: str | None, seed: int
-) -> tuple[Session, Items]:
-    """The session that is there, brought up to the data; or a new one."""
-    named = [name.strip() for name in (classes or "").split(",") if name.strip()]
-    if path.exists() and path.stat().st_size:
-        session = Session.open(path)
-        if session.classes is None:
-            raise ValueError(f"{path}: its classes have no names; give --session another file")
-        source = last_source(session)
-        if source is not None:
-            column, array = column or source.column, array or source.array
-        items = _known_items(session, path, data, column, array, source)
-        if new := [name for name in named if name not in session.classes]:
-            session.add_classes(new)
-    else:
-        items = open_items(data, column=column, array=array)
-        if not named:
-            raise ValueError(
-                "--classes: name at least one, such as --classes cat,dog; more can be added on "
-                "the page"
-            )
-        session = Session.create(
-            path, num_points=len(items), ids=items.names, classes=named, seed=seed
-        )
-        source = None
-    here = Source(str(data.absolute()), column, array, items.digest)
-    if here != source:
-        session.record(SOURCE, extra=here._asdict())
-    return session, items
-
-
-def _known_items(
-    session: Session,
-    path: Path,
-    data: Path,
-    column: str | None,
-    array: str | None,
-    source: Source | None,
-) -> Items:
-    """What DATA holds, in the session's order; images that are new come behind."""
-    ids = session.ids
-    has_names = ids.dtype.kind == "U"
-    items = open_items(data, column=column, array=array, names=ids.tolist() if has_names else None)
-    if (items.names is not None) != has_names:
-        raise ValueError(f"{path}: a session about other data than {data}; give --session another")
-    if items.names is None:
-        is_same = source is None or source.digest == items.digest
-        if len(items) != session.num_points or not is_same:
-            raise ValueError(
-                f"{data}: its {len(items):,} items are not the {session.num_points:,} that "
-                f"{path} was begun with; give that file again, or --session another"
-            )
-    elif new := items.names[session.num_points :]:
-        known = len(items.names) - len(new)
-        if known and not any((data / name).exists() for name in items.names[:known]):
-            raise ValueError(f"{path}: a session about other images than {data}; give that folder")
-        session.add_points(ids=new)
-        _say(f"{len(new):,} new images")
-    return items
-
-
-def _feature_maker(
-    items: Items, features: str | None, seed: int, session: Path
-) -> Callable[[], np.ndarray]:
-    """What makes the features, checked as far as that takes no time.
-
-    Those that take a while are kept beside the session: the next start learns at once.
-    """
-    kept = session.with_name(f"{session.name}.features")
-    if features is None:
-        features = "image+graph" if items.kind == "image" else "text"
-    if features in KINDS:
-        if (items.kind == "text") != (features == "text"):
-            raise ValueError(f"--features {features}: not for a {items.kind}; give other features")
-
-        def make() -> np.ndarray:
-            raw = items.raw()
-            return load_or_make(kept, features, raw, raw[:1], seed=seed)[0]
-
-        return make
-    rows: Any = np.load(features, mmap_mode="r", allow_pickle=False)
-    if getattr(rows, "ndim", 0) != 2 or rows.dtype.kind not in "fiu" or len(rows) != len(items):
-        raise ValueError(
-            f"--features {features}: {getattr(rows, 'shape', 'no array')}, expected a .npy of "
-            f"numbers [{len(items)}, D], a row for each item in their order"
-        )
-    return lambda: np.asarray(rows, np.float32)
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

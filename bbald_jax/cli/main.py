@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bbald_jax.acquisition.recommended import FOR_THE_HEAD
 from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
 from bbald_jax.cli.labelling_commands import export, label, session
 from bbald_jax.cli.loading import load
@@ -15,7 +16,6 @@ from bbald_jax.cli.options import (
     ACQUISITIONS,
     DATASETS,
     FEATURES,
-    FOR_THE_HEAD,
     FRACTION,
     KINDS,
     LEARNERS,

@@ -69,8 +69,6 @@ ACQUISITIONS = (
     "bait",
     "typiclust",
 )
-#: What `bbald run` takes for the logistic head, unless another is named.
-FOR_THE_HEAD = "weighted-epig-closed"
 #: `experiment.datasets.DATASETS`.
 DATASETS = ("digits", "mnist", "repeated-mnist", "fashion-mnist")
 #: `experiment.learners.LEARNERS`.

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bbald_jax.acquisition.recommended import FOR_THE_HEAD
 from bbald_jax.cli.console import Refused, make_console, one_line_errors
-from bbald_jax.cli.options import FOR_THE_HEAD
 from bbald_jax.experiment import report, results, trials
 from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.dataset import Dataset

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from bbald_jax.acquisition.inputs import random_targets
+from bbald_jax.acquisition.inputs import NUM_TARGETS, random_targets
 from bbald_jax.experiment import learners
 from bbald_jax.experiment.config import Config, ConfigError
 from bbald_jax.experiment.dataset import Dataset
@@ -52,7 +52,7 @@ def split(config: Config, dataset: Dataset, trial: int) -> Split:
 
 def targets(config: Config, trial: int, num_points: int) -> Int[Array, "T"]:
     """Which points of the pool are targets, see `random_targets`: the same in every round."""
-    return random_targets(trial_key(config, trial, "targets"), num_points)
+    return random_targets(trial_key(config, trial, "targets"), num_points, NUM_TARGETS)
 
 
 def gather(dataset: Dataset, pool: np.ndarray, validation: np.ndarray) -> Data:

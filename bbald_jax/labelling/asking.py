@@ -7,14 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from bbald_jax.acquisition.inputs import Acquisition, Inputs
+from bbald_jax.acquisition.inputs import NUM_TARGETS, Acquisition, Inputs, random_targets
 from bbald_jax.labelling.transaction import Transaction
 from bbald_jax.labelling.validation import STATUS
 from bbald_jax.pool import LABELLED, PENDING
 from bbald_jax.typing import CandidateBatch
-
-#: Target points that EPIG gets where none are given.
-NUM_TARGETS = 500
 
 # Pending points come in arrays of this length, or of a power of two: a new one is a compilation.
 _LEAST_CAPACITY = 16
@@ -58,8 +55,7 @@ def snapshot(transaction: Transaction) -> Snapshot:
 def target_indices(seed: int, num_points: int, num_targets: int) -> Int[np.ndarray, "T"]:
     """A random part of the pool, the same whenever it is asked for; rising."""
     key = jax.random.fold_in(jax.random.key(seed), _TARGETS)
-    indices = jax.random.permutation(key, num_points)[:num_targets]
-    return np.sort(np.asarray(indices)).astype(np.int64)
+    return np.sort(np.asarray(random_targets(key, num_points, num_targets))).astype(np.int64)
 
 
 def _check_inputs(function: Acquisition, inputs: Inputs, now: Snapshot) -> Inputs:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bbald_jax.labelling.asking import NUM_TARGETS, target_indices
+from bbald_jax.acquisition.inputs import NUM_TARGETS
+from bbald_jax.labelling.asking import Snapshot, snapshot, target_indices
 from bbald_jax.labelling.events import Answer, Disagreement, Event, Labels
 from bbald_jax.labelling.export import write_answers, write_labels
 from bbald_jax.labelling.store import Store
@@ -82,6 +83,12 @@ class SessionReader:
         """The label that each annotator gives to each point now, by point, then by time."""
         return self._answers("status = ?", LABELLED, order="point, event")
 
+    def label_by(self, index: int, *, annotator: str | None = None) -> int | None:
+        """The label that one annotator gives to one point now; None where they have given none."""
+        with self._store.reading() as transaction:
+            row = transaction.answer(int(index), annotator)
+        return None if row is None else row.label
+
     @property
     def disagreements(self) -> tuple[Disagreement, ...]:
         """The points that annotators label differently and that nobody has decided, by index."""
@@ -118,6 +125,11 @@ class SessionReader:
             "id > ? AND (? IS NULL OR kind = ?) AND (? IS NULL OR point = ?)",
             *(int(after), kind, kind, point, point),
         )
+
+    def snapshot(self) -> Snapshot:
+        """The sizes, and the status of every point, at one moment: what a choice can rest on."""
+        with self._store.reading() as transaction:
+            return snapshot(transaction)
 
     @property
     def ids(self) -> np.ndarray:

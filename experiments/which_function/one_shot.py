@@ -10,8 +10,9 @@ and its first 50, 100 and 200 points are labelled. A greedy batch of 50 is the b
 19. With 1,000 samples one batch of 50.
 
 BatchBALD is asked for 16 points, of which those count that were chosen before its samples were
-spent; it goes on in three ways: as it does (`batchbald, by rounding`: 50 points only), by the gains
-of Gaussian BatchBALD given what is chosen, or at random.
+spent; it goes on by the gains of Gaussian BatchBALD given what is chosen, or at random. The trials
+of `batchbald, by rounding` (50 points) are of the library before `select_batchbald` itself went on
+at random, which is what it does when it is run now: they cannot be run again.
 
 What is in `results/which_function/one_shot-K.csv` is not run again.
 """
@@ -57,7 +58,6 @@ FUNCTIONS = (
     "batch-epig",
     "batchbald, then gaussian",
     "batchbald, then random",
-    "batchbald, by rounding",
 )
 #: Left out with 1,000 samples: minutes a trial.
 COSTLY = ("batch-epig", "kbald")
@@ -101,15 +101,12 @@ class Shot:
         """Indices, and of BatchBALD how many were chosen before its samples were spent."""
         if not name.startswith("batchbald"):
             return np.asarray(self.choose(name, size).indices), ""
-        goes_on = name.rpartition(" ")[2]
-        batch = self.choose("batchbald", size if goes_on == "rounding" else INFORMED)
+        batch = self.choose("batchbald", INFORMED)
         indices = np.asarray(batch.indices)
         remaining = np.asarray(batch.diagnostics.remaining_entropy).tolist()
         informed = num_informed(np.asarray(batch.scores).tolist(), remaining)
-        if goes_on == "rounding":
-            return indices, informed
         indices = indices[:informed]
-        then = "gaussian-batchbald" if goes_on == "gaussian" else "random"
+        then = "gaussian-batchbald" if name.endswith("gaussian") else "random"
         padded = np.full(size, -1, np.int32)
         padded[:informed] = indices
         rest = np.asarray(self.choose(then, size, padded).indices)
@@ -126,15 +123,10 @@ class Shot:
         return int((predicted == y_test).sum()), len(y_test), f"{f1:.4f}"
 
 
-def sizes_of(name: str, num_samples: int) -> tuple[int, ...]:
-    """Sizes of batch that are measured."""
-    return SIZES[:1] if num_samples > 100 or name.endswith("rounding") else SIZES
-
-
 def lines_of(shot: Shot, name: str) -> list[list[object]]:
     """All that is measured of one function."""
     lines = []
-    sizes = sizes_of(name, shot.num_samples)
+    sizes = SIZES[:1] if shot.num_samples > 100 else SIZES
     batches = [shot.batch(name, size) for size in (sizes if name == "typiclust" else sizes[-1:])]
     for size in sizes:
         indices, informed = next(each for each in batches if len(each[0]) >= size)

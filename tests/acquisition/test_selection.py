@@ -183,7 +183,7 @@ def test_targets_reach_the_function_that_requires_them():
 def test_a_random_part_of_the_pool_stands_for_targets_that_are_not_given(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("bbald_jax.acquisition.inputs.NUM_TARGETS", 3)
+    monkeypatch.setattr("bbald_jax.acquisition.selection.NUM_TARGETS", 3)
     settings = BALD | {"acquisition": "epig"}
     parts = []
     for seed in range(4):

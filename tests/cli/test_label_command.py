@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused_in_one_line(run: Any, texts: Path, tmp_pat
     )
     np.save(tmp_path / "rows.npy", np.zeros((2, 5)))
     wrong = refused(texts, "--classes", "a", "--features", tmp_path / "rows.npy")
-    assert "expected a .npy of numbers [3, D]" in wrong
+    assert "expected numbers [3, D]" in wrong
     texts.write_text("text\nother\nthree four\nfive six\n")
     assert "are not the 3 that" in refused(texts)
 

@@ -32,8 +32,8 @@ CLASSES = ["dark", "light"]
 NUM_ITEMS = 80
 # What is shown has changed, and can be seen.
 IS_NEW = """before => {
-  const image = document.querySelector("#item img");
-  return document.body.dataset.shown !== before && image && image.complete && image.naturalWidth;
+  const item = document.getElementById("item"), image = item.querySelector("img");
+  return item.dataset.shown !== before && image && image.complete && image.naturalWidth;
 }"""
 
 
@@ -114,7 +114,7 @@ def opened(
 
 
 def shown(page: Any) -> int:
-    return int(page.evaluate("document.body.dataset.shown"))
+    return int(page.evaluate("document.getElementById('item').dataset.shown"))
 
 
 def press(page: Any, key: str) -> None:
@@ -194,7 +194,7 @@ def test_a_day_at_the_keyboard_with_the_power_cut(server: Server, browser: Any):
         assert [event.index for event in session.events("unsure")] == [second]
         assert session.classes == ("dark", "light", "<b>other</b>")
         asked = [event.extra.get("acquisition") for event in session.events("ask")]
-        assert asked.count("batch-epig-closed") > 5
+        assert asked.count("weighted-epig-closed") > 5
 
 
 def test_two_people_in_two_browsers_dark_and_narrow(server: Server, browser: Any, tmp_path: Path):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import bbald_jax as bb
+from bbald_jax.acquisition.recommended import FOR_THE_HEAD
 from bbald_jax.labelling.page.desk import ConflictError, Desk
 from bbald_jax.labelling.page.handing import IN_HAND
-from bbald_jax.labelling.page.learning import ACQUISITION, Learning
+from bbald_jax.labelling.page.learning import Learning
 from bbald_jax.labelling.page.notes import Notes
 
 
@@ -31,7 +32,7 @@ def test_the_plan_is_handed_out_in_its_order():
     desk.learning._plan = [7, 3, 9, 20]
     assert desk.in_hand("anna") == [7, 3, 9]
     events = list(desk.session.events("ask"))
-    assert {event.extra["acquisition"] for event in events} == {ACQUISITION}
+    assert {event.extra["acquisition"] for event in events} == {FOR_THE_HEAD}
     assert desk.in_hand("ben")[0] == 20
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import bbald_jax as bb
+from bbald_jax.acquisition.recommended import FOR_THE_HEAD
 from bbald_jax.labelling.page import handing
 from bbald_jax.labelling.page.desk import ConflictError, Desk
-from bbald_jax.labelling.page.learning import ACQUISITION, Learning
+from bbald_jax.labelling.page.learning import Learning
 from bbald_jax.labelling.page.overview import overview
 from bbald_jax.labelling.page.results import rows_of
 
@@ -56,7 +57,7 @@ def test_without_a_label_there_is_a_plan_and_with_some_a_model():
     assert model.num_labels == 12
     assert (model.probs.argmax(axis=1) == TRUTH).mean() > 0.9
     asked = [event.extra["acquisition"] for event in desk.session.events("ask")]
-    assert asked[:8] == [ACQUISITION] * 8
+    assert asked[:8] == [FOR_THE_HEAD] * 8
     seen = overview(desk)
     assert seen["fitted"] == 12
     best = seen["classes"][1]["confident"][0]

@@ -64,7 +64,7 @@ def test_a_token_becomes_a_cookie_that_scripts_cannot_read():
 
 
 @pytest.mark.parametrize(
-    "path", ["/page.js", "/page.css", "/api/setup", "/api/overview", "/items/0"]
+    "path", ["/page.js", "/labeller.js", "/page.css", "/api/setup", "/api/overview", "/items/0"]
 )
 def test_without_the_cookie_nothing_is_served(path: str):
     client, _ = make_client()
@@ -201,7 +201,8 @@ def test_every_reply_has_the_strict_policy(client: TestClient):
 
 
 def test_the_pages_script_never_makes_html_of_text():
-    script = (Path(bb.__file__).parent / "labelling/page/static/page.js").read_text()
+    static = Path(bb.__file__).parent / "labelling/page/static"
+    script = "".join((static / name).read_text() for name in ("labeller.js", "page.js"))
     for risky in (
         "innerHTML",
         "outerHTML",

@@ -88,6 +88,21 @@ def test_answers_come_in_parts_and_in_any_order(asked: Session):
     ]
 
 
+def test_a_snapshot_has_every_status_and_a_label_its_annotator(asked: Session):
+    one, two, *_ = points = asked.pending.tolist()
+    asked.tell([one], [2])
+    asked.skip([two])
+    now = asked.snapshot()
+    assert (now.num_points, now.num_classes, now.seed, now.num_asks) == (N, C, 0, 1)
+    assert now.status[points].tolist() == [2, 3, 1, 1]
+    assert now.available.sum() == N - 4
+    asked.assign([one], annotator="ben", overlap=True)
+    assert asked.label_by(one, annotator="ben") is None
+    asked.tell([one], [0], annotator="ben")
+    assert (asked.label_by(one), asked.label_by(one, annotator="ben")) == (2, 0)
+    assert asked.label_by(two) is None
+
+
 def test_a_batch_is_conditional_on_what_is_pending(session: Session, log_probs: jax.Array):
     pending = session.ask(log_probs, 2, BATCHBALD)
     expected = BATCHBALD.select(

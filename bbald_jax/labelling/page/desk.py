@@ -27,7 +27,7 @@ class Desk(Handing):
             if self._is_audited(who, point):
                 self._answer_audit(who, point, label)
                 return
-            said = self._said(who, point)
+            said = self.session.label_by(point, annotator=who)
             if said is not None:
                 if said == label:
                     return  # told twice: the first reply was lost
@@ -169,12 +169,6 @@ class Desk(Handing):
             raise ValueError(f"item {point} is not there")
         if not 0 <= label < self.session.num_classes:
             raise ValueError(f"class {label} is not there")
-
-    def _said(self, who: str, point: int) -> int | None:
-        """The label that a person gives to a point now."""
-        with self.session._store.reading() as transaction:
-            row = transaction.answer(point, who)
-        return None if row is None else row.label
 
     def _take(self, who: str, point: int) -> None:
         """Have an item in hand, even after it went back, or while another person has it."""

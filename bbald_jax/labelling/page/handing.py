@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from bbald_jax.acquisition.recommended import FOR_THE_HEAD
 from bbald_jax.labelling import audit_log
 from bbald_jax.labelling.draws import NOBODY_KNOWS
-from bbald_jax.labelling.page.learning import ACQUISITION, Learning
+from bbald_jax.labelling.page.learning import Learning
 from bbald_jax.labelling.session import Session
 
 #: Items that a person has in hand: the one before them, and those that are fetched ahead. While the
@@ -155,7 +156,7 @@ class Handing:
         got: list[int] = []
         while len(got) < number and (points := self.learning.take(number - len(got))):
             points = [point for point in points if who not in self.notes.unsure.get(point, ())]
-            got += self._assign(self._asked(points), who, acquisition=ACQUISITION)
+            got += self._assign(self._asked(points), who, acquisition=FOR_THE_HEAD)
         if got:
             self.learning.wake()  # the next plan is conditional on these
         return got

@@ -243,10 +243,19 @@ def _read_array(path: Path, name: str | None) -> np.ndarray:
                     f"{', '.join(there)}"
                 )
             images = arrays[name]
+    check_images(str(path), images)
+    return images
+
+
+def check_images(where: str, images: np.ndarray) -> None:
+    """Refuse an array that is no images.
+
+    Raises:
+      ValueError: its shape or type; the message begins with `where`.
+    """
     is_image = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
     if not is_image or 0 in images.shape or images.dtype.kind not in "fiu":
         raise ValueError(
-            f"{path}: an array {images.dtype} {images.shape}, expected numbers [N, H, W], or "
+            f"{where}: an array {images.dtype} {images.shape}, expected numbers [N, H, W], or "
             "[N, H, W, 1 or 3] with channels last"
         )
-    return images

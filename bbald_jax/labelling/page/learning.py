@@ -13,15 +13,15 @@ import numpy as np
 
 from bbald_jax.acquisition.functions import find
 from bbald_jax.acquisition.inputs import Inputs
-from bbald_jax.labelling.asking import choose, snapshot
-from bbald_jax.labelling.page.notes import FIT, Notes
+from bbald_jax.acquisition.recommended import FOR_THE_HEAD
+from bbald_jax.labelling.asking import choose
+from bbald_jax.labelling.audit import AccuracyEstimate
+from bbald_jax.labelling.page.notes import FIT, MEASURED, Measured, Notes
 from bbald_jax.labelling.session import Session
 from bbald_jax.labelling.stopping import advise_stopping, predictions_agreement
 from bbald_jax.learning.head import logistic_head
 from bbald_jax.pool import SKIPPED, UNLABELLED, Labelled
 
-#: What plans; it needs no label, and stands behind every recommendation for the head.
-ACQUISITION = "batch-epig-closed"
 #: A plan is never shorter, so that nobody waits; every other length is a compilation.
 _LEAST_PLAN, _LONGEST_PLAN = 32, 256
 # Labelled rows come in a buffer of this length, or four times that, and so on: each is compiled.
@@ -55,7 +55,8 @@ class Learning:
       problem: why it failed, in one line.
       model: what it knows; None before the first fit.
       notes: what follows from the session's events.
-      accuracy: what is known of the model's accuracy, in one line; empty before it is measured.
+      estimate: what is known of the accuracy of the model that is measured; None before.
+      accuracy: the same in one line; empty before.
       is_reached: the accuracy is known to be at least the target.
       begins_audit: set it to begin to measure, without waiting for the model to become stable.
     """
@@ -80,6 +81,7 @@ class Learning:
         self.stage, self.problem = "features", ""
         self.model: Model | None = None
         self.notes = Notes(session)
+        self.estimate: AccuracyEstimate | None = None
         self.accuracy, self.is_reached, self.begins_audit = "", False, False
         self._target = target
         self._steps: list[tuple[int, np.ndarray]] = []
@@ -157,8 +159,7 @@ class Learning:
         """One refit, and a plan that is conditional on all that is out."""
         began = time.monotonic()
         indices, labels = self._session.labelled
-        with self._session._store.reading() as transaction:
-            now = snapshot(transaction)
+        now = self._session.snapshot()
         if now.num_classes < 2:
             return
         if len(x) != now.num_points:
@@ -181,7 +182,7 @@ class Learning:
         now.status[aside] = SKIPPED
         posterior = learner.gaussian(state, x, x[self._session.targets()])
         length = self._plan_length(now.num_points)
-        points, _ = choose(find(ACQUISITION), Inputs(None, gaussian=posterior), length, now)
+        points, _ = choose(find(FOR_THE_HEAD), Inputs(None, gaussian=posterior), length, now)
         with self._lock:
             self._plan = points
         log_probs = np.asarray(learner.predict(state, x))
@@ -208,6 +209,8 @@ class Learning:
         self.begins_audit = False
         if (estimate := audit.estimate(self._session)) is None:
             return
+        self.estimate = estimate
+        self._note(estimate)
         words = f"Accuracy of the model of {audit.models[-1].num_labels} labels: "
         # The estimate itself jumps about until there are some.
         if estimate.num_audited >= _FEW_DRAWS:
@@ -227,6 +230,15 @@ class Learning:
             else:
                 words += f" The target is {self._target:.0%}."
         self.accuracy = words
+
+    def _note(self, estimate: AccuracyEstimate) -> None:
+        """Keep an estimate that is new, for the second view."""
+        new = Measured(estimate.num_trained, estimate.num_audited, estimate.lower, estimate.upper)
+        with self.notes.lock:
+            if self.notes.measured and self.notes.measured[-1][:2] == new[:2]:
+                return
+        with contextlib.suppress(ValueError, OSError):  # as in `_publish`
+            self._session.record(MEASURED, extra=new._asdict())
 
     def _is_stable(self, model: Model) -> bool:
         """Whether the last models, each of a tenth more labels, predict almost the same."""

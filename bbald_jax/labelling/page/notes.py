@@ -1,8 +1,9 @@
 """What the page itself writes into a session, beside the answers, and what follows from it.
 
-Events of three kinds: `unsure`, a person put an item aside for somebody else; `take_back`, they
+Events of five kinds: `unsure`, a person put an item aside for somebody else; `take_back`, they
 took that back; `predicted`, what the model said of an item just before its answer came; `fit`, how
-the model was after a refit. `Notes` follows them, and the session's own, wherever they come from.
+the model was after a refit; `measured`, what was known of its accuracy. `Notes` follows them, and
+the session's own, wherever they come from.
 """
 
 import threading
@@ -12,7 +13,8 @@ from bbald_jax.labelling import audit_log
 from bbald_jax.labelling.session import Session
 
 #: How the page's events are called.
-UNSURE, TAKE_BACK, PREDICTED, FIT = "unsure", "take_back", "predicted", "fit"
+UNSURE, TAKE_BACK, PREDICTED = "unsure", "take_back", "predicted"
+FIT, MEASURED = "fit", "measured"
 
 _ANSWERS = ("tell", "skip", "correct", UNSURE, audit_log.LABEL)
 # What the session does not know, and `take_back` takes back.
@@ -57,6 +59,22 @@ class Fit(NamedTuple):
     agreement: float | None
 
 
+class Measured(NamedTuple):
+    """What was known of the accuracy of the model that is measured.
+
+    Attributes:
+      num_labels: the model was fitted to.
+      num_audited: items that were drawn at random and answered by then.
+      lower: the accuracy is at least this,
+      upper: and at most this.
+    """
+
+    num_labels: int
+    num_audited: int
+    lower: float
+    upper: float
+
+
 class Notes:
     """Everything of a session's events that the page asks again and again.
 
@@ -66,6 +84,7 @@ class Notes:
       acts: for each person, what they can take back, the last at the end.
       foreseen: in the order of the answers; those that were taken back are not there.
       fits: in order.
+      measured: in order.
       audit: what was drawn to measure the accuracy.
     """
 
@@ -76,6 +95,7 @@ class Notes:
         self.acts: dict[str | None, list[Act]] = {}
         self.foreseen: list[tuple[str | None, Foreseen]] = []
         self.fits: list[Fit] = []
+        self.measured: list[Measured] = []
         self.audit = audit_log.AuditLog()
 
     def follow(self) -> None:
@@ -90,6 +110,8 @@ class Notes:
             self.audit.take_in(event)
             if event.kind == FIT:
                 self.fits.append(Fit(**event.extra))
+            elif event.kind == MEASURED:
+                self.measured.append(Measured(**event.extra))
             if event.kind == "forget":
                 self.acts.pop(who, None)
                 self.foreseen = [item for item in self.foreseen if item[0] != who]

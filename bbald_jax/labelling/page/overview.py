@@ -61,6 +61,7 @@ def _overview(desk: Desk) -> dict[str, Any]:
             for number, name in enumerate(session.classes or ())
         ],
         "curve": _curve(desk),
+        "accuracy": _accuracy(desk),
         "check": [
             {"index": told.point, "label": told.told, "probability": told.probability}
             for told in doubtful
@@ -93,6 +94,31 @@ def _curve(desk: Desk) -> dict[str, list[tuple[int, float]]]:
         "stable": _thinned(stable),
         "foreseen": _thinned(foreseen),
     }
+
+
+def _accuracy(desk: Desk) -> list[dict[str, Any]]:
+    """How the interval of the accuracy has become narrower, for each model that was measured."""
+    history = desk.notes.measured
+    models = dict.fromkeys(measured.num_labels for measured in history)
+    return [
+        {
+            "num_labels": number,
+            "intervals": _every_few(
+                [
+                    (each.num_audited, each.lower, each.upper)
+                    for each in history
+                    if each.num_labels == number
+                ]
+            ),
+        }
+        for number in models
+    ]
+
+
+def _every_few(rows: list[Any]) -> list[Any]:
+    """At most some hundred of them, the last one always."""
+    step = -(-len(rows) // _POINTS)
+    return [*rows[:-1:step], rows[-1]] if rows else rows
 
 
 def _thinned(pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -9,10 +9,10 @@ SOURCE = "source"
 
 
 class Source(NamedTuple):
-    """What `bbald label` was told of the data.
+    """What the labeller was told of the data.
 
     Attributes:
-      data: the folder or file.
+      data: the folder or file; empty for what was in memory.
       column: of texts; None where it is not needed.
       array: of a .npz; likewise.
       digest: of what has no names, see `Items`.

@@ -1,0 +1,344 @@
+"""A joint selection from a pool that is read in passes: guess inside a buffer, then verify outside.
+
+The first pass keeps the best points by their own scores. The greedy batch of these is a guess at
+that of the pool. A further pass looks for points that would have been taken instead, step by step,
+given the steps before; they join the buffer, and the guess is made again. The first step that was
+contested is then settled, as all points have been seen against what came before it: so every pass
+settles one step at least, and mostly all that are left.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bbald_jax.acquisition.buffer import Buffer
+from bbald_jax.acquisition.pieces import Piece, Pieces
+from bbald_jax.acquisition.ties import SLACK, priorities
+from bbald_jax.acquisition.verification import Found
+from bbald_jax.typing import CandidateBatch, Key
+from bbald_jax.validation import Kind
+
+#: Points that come this near to the best gain of a step join the buffer too: where one step changes
+#: the next ones do, and another pass costs more than looking at these.
+MARGIN = 0.05
+
+# What outranks any score that a point has by itself, and any of an earlier pass.
+_JOINED = 1e3
+
+
+class StreamProgress(NamedTuple):
+    """How far a selection from a source is.
+
+    Attributes:
+      num_pass: which pass over the source this is, from 1 on.
+      num_read: points that were read in it.
+      num_points: N.
+    """
+
+    num_pass: int
+    num_read: int
+    num_points: int
+
+
+class Guess(NamedTuple):
+    """The greedy batch of the buffer.
+
+    Attributes:
+      batch: its indices are places in the buffer.
+      gains: `[S, B]`, the best gains of every step, best first. A step beyond the B-th is no choice,
+        but a bound.
+      is_open: `[S]`, whether the step could be contested.
+      wants_all: `[S]`, whether all B best gains are wanted, not only the first.
+      tolerance: `[S]`, by how much those may be missed.
+      details: what `Method.examine` needs to know.
+    """
+
+    batch: CandidateBatch
+    gains: np.ndarray
+    is_open: np.ndarray
+    wants_all: np.ndarray
+    tolerance: np.ndarray
+    details: Any
+
+
+class Method(Protocol):
+    """A joint acquisition function."""
+
+    ties_key: Key
+
+    def rank(self, values: Any, kind: Kind) -> Any:
+        """`[n]`, scores that order the points of a piece for the buffer."""
+        ...
+
+    def guess(self, log_probs: Any, numbers: Any, available: Any, pending: Any) -> Guess:
+        """The greedy batch of the points `numbers`."""
+        ...
+
+    def prepare(self, guess: Guess, is_on: np.ndarray) -> Any:
+        """What is needed to examine pieces against some of the steps."""
+        ...
+
+    def examine(self, prepared: Any, piece: Piece, **options: Any) -> Found:
+        """What a piece holds against the steps."""
+        ...
+
+
+class Settled(NamedTuple):
+    """A guess that has been verified.
+
+    Attributes:
+      guess: as far as it goes.
+      numbers: `[R]`, what the points of the buffer are called in the pool.
+      buffer: the buffer itself.
+      num_settled: steps that are those of the whole pool.
+      upper_gains: for the steps that want all, by step: upper bounds on the B best gains of the
+        pool; only of steps that are settled.
+      work: evaluations of a point on a node in the verification.
+      num_passes: passes over the source.
+    """
+
+    guess: Guess
+    buffer: Buffer
+    num_settled: int
+    upper_gains: dict[int, np.ndarray]
+    work: float
+    num_passes: int
+
+
+def settle(
+    method: Method,
+    pieces: Pieces,
+    *,
+    batch_size: int,
+    buffer_size: int,
+    available: np.ndarray | None,
+    pending: np.ndarray,
+    max_passes: int | None,
+    progress: Callable[[StreamProgress], None] | None,
+) -> Settled:
+    """The greedy batch of a pool, in as many passes as it takes; see the top of this file."""
+    run = _Run(method, pieces, batch_size, available, pending, progress)
+    buffer, is_complete = run.collect(buffer_size)
+    num_settled, num_passes, work = 0, 1, 0.0
+    upper_gains: dict[int, np.ndarray] = {}
+    expected: int | None = None
+    while True:
+        guess = run.guess(buffer)
+        num_steps = len(guess.is_open)
+        if is_complete:
+            upper_gains = {int(s): guess.gains[s] for s in np.flatnonzero(guess.wants_all)}
+            return Settled(guess, buffer, num_steps, upper_gains, 0.0, num_passes)
+        if expected is not None:
+            chosen = buffer.numbers[np.asarray(guess.batch.indices)[num_settled]]
+            num_settled += int(chosen == expected)
+        is_on = guess.is_open & (np.arange(num_steps) >= num_settled)
+        if not is_on.any():
+            return Settled(guess, buffer, num_steps, upper_gains, work, num_passes)
+        if num_passes == max_passes:
+            return Settled(guess, buffer, num_settled, upper_gains, work, num_passes)
+        num_passes += 1
+        verdict = run.verify(guess, buffer, is_on, num_passes)
+        work += verdict.work
+        contested = [s for s, number in enumerate(verdict.winners) if number is not None]
+        first = contested[0] if contested else num_steps
+        upper_gains |= {s: gains for s, gains in verdict.upper_gains.items() if s <= first}
+        if not contested:
+            return Settled(guess, buffer, num_steps, upper_gains, work, num_passes)
+        num_settled, expected = first, verdict.winners[first]
+        # Whoever was chosen before stays.
+        buffer.ranks[np.asarray(guess.batch.indices)[:first]] = np.inf
+        joined = verdict.challengers
+        is_there = joined.numbers >= 0
+        ranks = joined.ranks[is_there] + _JOINED * num_passes
+        buffer.offer(joined.numbers[is_there], ranks, joined.rows[is_there])
+
+
+class _Verdict(NamedTuple):
+    """What a pass has found: who should have been taken in each step, if not the one that was."""
+
+    winners: list[int | None]
+    challengers: Buffer
+    upper_gains: dict[int, np.ndarray]
+    work: float
+
+
+class _Run:
+    """What stays the same from pass to pass."""
+
+    def __init__(
+        self,
+        method: Method,
+        pieces: Pieces,
+        batch_size: int,
+        available: np.ndarray | None,
+        pending: np.ndarray,
+        progress: Callable[[StreamProgress], None] | None,
+    ) -> None:
+        self.method, self.pieces, self.batch_size = method, pieces, batch_size
+        self.available, self.pending, self.progress = available, pending, progress
+
+    def _open(self, piece: Piece) -> np.ndarray:
+        """Which points of a piece may be chosen, as a mask as long as the padded piece."""
+        is_open = np.zeros(self.pieces.piece_size, bool)
+        is_open[: piece.size] = piece.is_valid
+        if self.available is not None:
+            is_open[: piece.size] &= self.available[piece.start : piece.start + piece.size]
+        here = self.pending[
+            (self.pending >= piece.start) & (self.pending < piece.start + piece.size)
+        ]
+        is_open[here - piece.start] = False
+        return is_open
+
+    def _priorities(self, piece: Piece) -> np.ndarray:
+        numbers = piece.start + np.arange(self.pieces.piece_size, dtype=np.int32)
+        return np.asarray(_priorities(self.method.ties_key, numbers))
+
+    def _report(self, num_pass: int, piece: Piece) -> None:
+        if self.progress is not None:
+            self.progress(StreamProgress(num_pass, piece.start + piece.size, self.pieces.shape[0]))
+
+    def collect(self, buffer_size: int) -> tuple[Buffer, bool]:
+        """The first pass: the best points by their own scores, and whether those are all.
+
+        With them come the pending points, and the points that the key puts first: from steps on in
+        which nothing is to be gained they are taken.
+        """
+        size = min(buffer_size, self.pieces.shape[0])
+        best = drawn = pending = None
+        num_open = 0
+        for piece in self.pieces:
+            if best is None or drawn is None or pending is None:
+                row = piece.rows.shape[1:], piece.rows.dtype
+                best = Buffer(size, *row)
+                drawn = Buffer(min(self.batch_size, size), *row)
+                pending = Buffer(max(1, len(self.pending)), *row)
+            numbers = np.arange(piece.start, piece.start + piece.size)
+            is_open = self._open(piece)[: piece.size]
+            num_open += int(is_open.sum())
+            scores = np.asarray(self.method.rank(piece.values, piece.kind))[: piece.size]
+            best.offer(numbers, np.where(is_open, scores.astype(np.float64), -np.inf), piece.rows)
+            priority = self._priorities(piece)[: piece.size].astype(np.float64)
+            drawn.offer(numbers, np.where(is_open, priority, -np.inf), piece.rows)
+            is_pending = np.isin(numbers, self.pending) & piece.is_valid
+            pending.offer(numbers, np.where(is_pending, 0, -np.inf), piece.rows)
+            self._report(1, piece)
+        assert best is not None and drawn is not None and pending is not None
+        for pinned in (drawn, pending):
+            is_there = pinned.numbers >= 0
+            is_new = is_there & ~np.isin(pinned.numbers, best.numbers)
+            best.ranks[np.isin(best.numbers, pinned.numbers[is_there])] = np.inf
+            best.offer(pinned.numbers[is_new], np.full(is_new.sum(), np.inf), pinned.rows[is_new])
+        is_choice = (best.numbers >= 0) & ~np.isin(best.numbers, self.pending)
+        return best, int(is_choice.sum()) == num_open
+
+    def guess(self, buffer: Buffer) -> Guess:
+        """The greedy batch of the buffer."""
+        is_there = buffer.numbers >= 0
+        if not is_there.any():
+            raise ValueError("available: no point is left to choose from")
+        rows = buffer.rows
+        if not is_there.all():  # any valid row will do
+            rows = np.where(is_there[:, None, None], rows, rows[np.argmax(is_there)])
+        is_pending = np.isin(buffer.numbers, self.pending)
+        places = {int(n): place for place, n in enumerate(buffer.numbers) if n >= 0}
+        pending = [places.get(int(number), -1) for number in self.pending]
+        return self.method.guess(
+            self.pieces.log_probs(rows),
+            jnp.asarray(np.maximum(buffer.numbers, 0), jnp.int32),
+            jnp.asarray(is_there & ~is_pending),
+            jnp.asarray(pending, jnp.int32) if pending else None,
+        )
+
+    def verify(self, guess: Guess, buffer: Buffer, is_on: np.ndarray, num_pass: int) -> _Verdict:
+        """A pass over the pool: does any point outside the buffer change a step that is on?"""
+        prepared = self.method.prepare(guess, is_on)
+        contest = _Contest(guess, is_on, buffer, self.method.ties_key, self.batch_size)
+        work = 0.0
+        for piece in self.pieces:
+            is_open = self._open(piece)
+            is_open[buffer.places(piece.start, piece.start + piece.size)] = False
+            if is_open.any():
+                priority = self._priorities(piece)
+                found = self.method.examine(
+                    prepared,
+                    piece,
+                    available=jnp.asarray(is_open),
+                    priority=jnp.asarray(priority),
+                    thresholds=jnp.asarray(contest.thresholds()),
+                    bests=jnp.asarray(contest.bests),
+                )
+                found = jax.device_get(found)
+                work += float(found.work)
+                contest.hear(piece, priority, found)
+            self._report(num_pass, piece)
+        return _Verdict(contest.winners, contest.challengers, contest.upper_gains, work)
+
+
+class _Contest:
+    """The steps of a guess, and who would be taken instead, as far as the pool has been seen."""
+
+    def __init__(
+        self, guess: Guess, is_on: np.ndarray, buffer: Buffer, ties_key: Key, batch_size: int
+    ) -> None:
+        self.guess, self.is_on = guess, is_on
+        self.num_choices = min(batch_size, len(is_on))
+        self.bests = guess.gains[:, 0].astype(np.float32)  # a copy
+        self.winners: list[int | None] = [None] * len(is_on)
+        self.upper_gains = {int(s): guess.gains[s] for s in np.flatnonzero(guess.wants_all & is_on)}
+        size = max(1, buffer.ranks.size // 2)
+        self.challengers = Buffer(size, buffer.rows.shape[1:], buffer.rows.dtype)
+        # Who stands in each step: priority, and gain as far as it is known.
+        chosen = buffer.numbers[np.asarray(guess.batch.indices)[: self.num_choices]]
+        self.priorities = np.array(_priorities(ties_key, chosen.astype(np.int32)))
+        self.gains = np.array(guess.batch.gains, np.float32)[: self.num_choices]
+
+    def thresholds(self) -> np.ndarray:
+        """What a gain must exceed to be of interest."""
+        values = np.maximum((1 - MARGIN) * self.bests - SLACK, SLACK)
+        values[self.num_choices :] = np.inf
+        for s, gains in self.upper_gains.items():
+            last = float(gains[-1]) + float(self.guess.tolerance[s]) - SLACK
+            values[s] = max(min(values[s], last), SLACK)
+        return np.where(self.is_on, values, np.inf).astype(np.float32)
+
+    def hear(self, piece: Piece, priority: np.ndarray, found: Found) -> None:
+        """Take note of what was found in a piece."""
+        ranks = np.full(piece.size, -np.inf)
+        for s in np.flatnonzero(self.is_on):
+            if s in self.upper_gains:
+                both = np.concatenate([self.upper_gains[s], found.upper_gains[s]])
+                self.upper_gains[s] = -np.sort(-both)[: self.guess.gains.shape[1]]
+            if s >= self.num_choices:
+                continue
+            is_there = found.gains[s] > max((1 - MARGIN) * self.bests[s], SLACK)
+            gains, places = found.gains[s][is_there], found.places[s][is_there]
+            # Who beats an early step comes before who is near in a later one.
+            weight = np.where(gains > self.bests[s], 2.0 * (len(self.is_on) - s), 0)
+            np.maximum.at(ranks, places, weight + gains / max(self.bests[s], SLACK))
+            self._take(int(s), piece, priority, found, ranks)
+        (places,) = np.nonzero(ranks > -np.inf)
+        self.challengers.offer(piece.start + places, ranks[places], piece.rows[places])
+
+    def _take(
+        self, s: int, piece: Piece, priority: np.ndarray, found: Found, ranks: np.ndarray
+    ) -> None:
+        """The point of the piece that the step takes instead, if there is one."""
+        gain, place = float(found.first_gains[s]), int(found.first[s])
+        best = max(float(self.bests[s]), float(found.gains[s, 0]))
+        self.bests[s] = best
+        # Up to there all points are equal, and the buffer has the first of all.
+        if gain == -np.inf or best <= 2 * SLACK:
+            return
+        stands = self.gains[s] >= best - SLACK
+        if not stands or priority[place] > self.priorities[s]:
+            self.winners[s] = piece.start + place
+            self.priorities[s], self.gains[s] = priority[place], gain
+            ranks[place] = max(ranks[place], 2.0 * (len(self.is_on) - s) + 1.5)
+
+
+@jax.jit
+def _priorities(key: Key, numbers: Any) -> Any:
+    return priorities(key, numbers)

@@ -1,11 +1,13 @@
 """The acquisition loop.
 
-`rounds` has the pure functions from state to state; the `driver` times them on the host.
+`rounds` has the pure functions from state to state; the `driver` times them on the host,
+`over_devices` has several trials on several devices.
 """
 
 from bbald_jax.loop.driver import Seconds as Seconds
 from bbald_jax.loop.driver import run as run
 from bbald_jax.loop.driver import run_together as run_together
+from bbald_jax.loop.over_devices import run_over_devices as run_over_devices
 from bbald_jax.loop.rounds import Data as Data
 from bbald_jax.loop.rounds import Evaluation as Evaluation
 from bbald_jax.loop.rounds import Loop as Loop

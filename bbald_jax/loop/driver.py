@@ -100,14 +100,8 @@ def run_together(
       ValueError: `loop.capacity` is too small for all the labels of a trial.
     """
     states = list(states)
-    for state, its_data in zip(states, data, strict=True):
-        labels = int(pools.num_labelled(state.pool))
-        labels += (num_rounds - int(state.round)) * loop.batch_size
-        if min(labels, len(its_data.y)) > loop.capacity:
-            raise ValueError(
-                f"loop.capacity: {loop.capacity} is too small for this run, which labels up to "
-                f"{min(labels, len(its_data.y))} points; raise it"
-            )
+    for state, _ in zip(states, data, strict=True):
+        check_capacity(loop, state, num_rounds=num_rounds)
     going_on = [trial for trial, state in enumerate(states) if int(state.round) <= num_rounds]
     while going_on:
         start = time.perf_counter()
@@ -127,6 +121,22 @@ def run_together(
             if measured.batch is None:
                 going_on.remove(trial)
             yield trial, states[trial], measured, seconds
+
+
+def check_capacity(loop: Loop, state: LoopState, *, num_rounds: int) -> None:
+    """Room for all the labels of a trial.
+
+    Raises:
+      ValueError: there is not.
+    """
+    num_points = len(state.pool.status)
+    labels = int(pools.num_labelled(state.pool))
+    labels += (num_rounds - int(state.round)) * loop.batch_size
+    if min(labels, num_points) > loop.capacity:
+        raise ValueError(
+            f"loop.capacity: {loop.capacity} is too small for this run, which labels up to "
+            f"{min(labels, num_points)} points; raise it"
+        )
 
 
 def _fit_together(loop: Loop, states: Sequence[LoopState], data: Sequence[Data]) -> list[Any]:

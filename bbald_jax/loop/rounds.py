@@ -181,14 +181,7 @@ def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluati
     """
     key = _round_key(state, "evaluate")
     log_mean_probs = _mean_log_probs(loop, key, learned, data.x_test)
-    for name, classes in (("y", data.y), ("y_test", data.y_test)):
-        if classes.size and not isinstance(classes, Tracer):
-            _check_classes(name, int(np.max(classes)), log_mean_probs.shape[-1])
-    if data.y_test.size and not isinstance(data.y_test, Tracer) and np.min(data.y_test) < 0:
-        raise ValueError(
-            f"data.y_test: there is a class {np.min(data.y_test)}, and classes begin at 0; leave "
-            "test points without a label out"
-        )
+    _check_classes(data, log_mean_probs.shape[-1])
     return _measure(log_mean_probs, data.y_test)
 
 
@@ -204,12 +197,31 @@ def _log_mean(log_probs: LogProbs) -> Float[Array, "n C"]:
     return jax.nn.logsumexp(log_probs, axis=1) - jnp.log(log_probs.shape[1])
 
 
-def _check_classes(name: str, largest: int, num_classes: int) -> None:
+def check_data(loop: Loop, state: LoopState, data: Data) -> None:
+    """What `fit` and `evaluate` refuse by the values of the data, for one who is about to jit them.
+
+    Raises:
+      ValueError: as they do.
+    """
+    key, initial, *_ = fit_arguments(loop, state, data)
+    predict_test = partial(_mean_log_probs, loop)
+    _check_classes(data, jax.eval_shape(predict_test, key, initial, data.x_test).shape[-1])
+
+
+def _check_classes(data: Data, num_classes: int) -> None:
     # Within jit, a class that is not there would be read as another one.
-    if largest >= num_classes:
+    for name, classes in (("y", data.y), ("y_test", data.y_test)):
+        if not classes.size or isinstance(classes, Tracer):
+            continue
+        if (largest := int(np.max(classes))) >= num_classes:
+            raise ValueError(
+                f"data.{name}: there is a class {largest}, and the learner predicts {num_classes} "
+                f"classes, 0 to {num_classes - 1}; make a learner of {largest + 1} classes"
+            )
+    if data.y_test.size and not isinstance(data.y_test, Tracer) and np.min(data.y_test) < 0:
         raise ValueError(
-            f"data.{name}: there is a class {largest}, and the learner predicts {num_classes} "
-            f"classes, 0 to {num_classes - 1}; make a learner of {largest + 1} classes"
+            f"data.y_test: there is a class {np.min(data.y_test)}, and classes begin at 0; leave "
+            "test points without a label out"
         )
 
 

@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from bbald_jax.learning.recipes import AUGMENTED as AUGMENTED
     from bbald_jax.learning.recipes import PAPER as PAPER
     from bbald_jax.learning.recipes import Recipe as Recipe
+    from bbald_jax.learning.sharded_sampling import sample_sharded as sample_sharded
     from bbald_jax.learning.text_embedding import text_features as text_features
     from bbald_jax.learning.torch_sampling import sample_torch as sample_torch
     from bbald_jax.learning.training import mc_dropout_learner as mc_dropout_learner
@@ -174,6 +175,7 @@ _LAZY = {
     "nnx_model": "learning.flax_nnx",
     "sample_forest": "learning.forest",
     "sample_mc_dropout": "learning.mc_dropout",
+    "sample_sharded": "learning.sharded_sampling",
     "sample_torch": "learning.torch_sampling",
     "text_features": "learning.text_embedding",
     "datasets": "experiment.datasets",

@@ -70,11 +70,7 @@ def shard_pool(
       ValueError: no such axis, devices of a host that do not follow each other, arrays that are not
         as described, or parts of hosts that do not fit together.
     """
-    names = (axis,) if isinstance(axis, str) else axis
-    if missing := [name for name in names if name not in mesh.shape]:
-        raise ValueError(f"axis: {missing[0]!r} is no axis of the mesh, {tuple(mesh.shape)}")
-    sharding = NamedSharding(mesh, PartitionSpec(axis))
-    num_blocks = int(np.prod([mesh.shape[name] for name in names]))
+    sharding, num_blocks = _along(mesh, axis)
     if isinstance(log_probs, jax.Array) and _is_spread(log_probs, sharding):
         num_points, _, _ = assert_log_probs(log_probs)
         layout = Layout(axis, (num_points // num_blocks,) * num_blocks)
@@ -88,29 +84,65 @@ def shard_pool(
         log_probs = np.asarray(log_probs)
     dtype = jax.dtypes.canonicalize_dtype(log_probs.dtype)
     jax.eval_shape(_check, jax.ShapeDtypeStruct(log_probs.shape, dtype))
-    num_samples, num_classes = log_probs.shape[1:]
-    here = _blocks_here(sharding, num_blocks)
-    counts = _counts(len(log_probs), (num_samples, num_classes), here, num_blocks)
-    rows = max(counts)
-    mask = _mask(available, len(log_probs))
-
-    def spread(part: Any, padding: Any) -> Array:
-        def block(index: Any) -> np.ndarray:
-            start = ((index[0].start or 0) // rows - here[0]) * rows
-            found = np.asarray(part[start : start + rows])
-            width = [(0, rows - len(found))] + [(0, 0)] * (found.ndim - 1)
-            return np.pad(found, width, constant_values=padding) if len(found) < rows else found
-
-        shape = (rows * num_blocks, *part.shape[1:])
-        return jax.make_array_from_callback(shape, sharding, block)
-
+    placed = place_rows(mesh, axis, len(log_probs), log_probs.shape[1:])
     return ShardedPool(
         # A flat prediction is one like any other: nothing that is not a number goes into a sum.
-        spread(log_probs, -np.log(num_classes)),
-        spread(mask, False),
+        spread(placed, log_probs, -np.log(log_probs.shape[2])),
+        spread(placed, _mask(available, len(log_probs)), False),
         mesh,
-        Layout(axis, counts),
+        placed.layout,
     )
+
+
+class Placed(NamedTuple):
+    """Where the rows of an array go.
+
+    Attributes:
+      sharding: along the axis, or axes.
+      layout: how many rows of the array each device gets; it has padding up to the most of them.
+      here: the devices along the axis, by number, that get what this host hands in.
+    """
+
+    sharding: NamedSharding
+    layout: Layout
+    here: range
+
+
+def place_rows(
+    mesh: Mesh, axis: str | tuple[str, ...], num_points: int, shape: tuple[int, ...]
+) -> Placed:
+    """Where the points go that this host hands in; `shape` is that of one, the same on all hosts.
+
+    Raises:
+      ValueError: no such axis, devices of a host that do not follow each other, or parts of hosts
+        that do not fit together.
+    """
+    sharding, num_blocks = _along(mesh, axis)
+    here = _blocks_here(sharding, num_blocks)
+    counts = _counts(num_points, shape, here, num_blocks)
+    return Placed(sharding, Layout(axis, counts), here)
+
+
+def _along(mesh: Mesh, axis: str | tuple[str, ...]) -> tuple[NamedSharding, int]:
+    names = (axis,) if isinstance(axis, str) else axis
+    if missing := [name for name in names if name not in mesh.shape]:
+        raise ValueError(f"axis: {missing[0]!r} is no axis of the mesh, {tuple(mesh.shape)}")
+    num_blocks = int(np.prod([mesh.shape[name] for name in names]))
+    return NamedSharding(mesh, PartitionSpec(axis)), num_blocks
+
+
+def spread(placed: Placed, part: Any, padding: Any) -> Array:
+    """The rows that all hosts hand in, `part` here, on their devices."""
+    num_rows = max(placed.layout.counts)
+
+    def block(index: tuple[slice, ...]) -> np.ndarray:
+        start = ((index[0].start or 0) // num_rows - placed.here[0]) * num_rows
+        found = np.asarray(part[start : start + num_rows])
+        width = [(0, num_rows - len(found))] + [(0, 0)] * (found.ndim - 1)
+        return np.pad(found, width, constant_values=padding) if len(found) < num_rows else found
+
+    shape = (num_rows * len(placed.layout.counts), *part.shape[1:])
+    return jax.make_array_from_callback(shape, placed.sharding, block)
 
 
 def _check(log_probs: LogProbs) -> None:
@@ -146,7 +178,7 @@ def _blocks_here(sharding: NamedSharding, num_blocks: int) -> range:
 
 
 def _counts(
-    num_points: int, shape: tuple[int, int], here: range, num_blocks: int
+    num_points: int, shape: tuple[int, ...], here: range, num_blocks: int
 ) -> tuple[int, ...]:
     """How many points each device along the axis holds, from what every host hands in."""
     parts = np.asarray([[here.start, here.stop, num_points, *shape]])

@@ -90,8 +90,8 @@ def run_over_devices(
         if len(ends) < len(going_on):
             # Trials that are over stay in, and where they are: with fewer, it would be compiled
             # again.
-            goes_on = [trial in going_on and trial not in ends for trial in range(len(states))]
-            goes_on = _spread(mesh, lambda trial: jnp.asarray(goes_on[trial]), len(states))
+            left = [jnp.asarray(t in going_on and t not in ends) for t in range(len(states))]
+            goes_on = _spread(mesh, left.__getitem__, len(states))
             on_devices, batches = _each(
                 _acquire, loop, mesh, on_devices, learned, their_data, goes_on
             )

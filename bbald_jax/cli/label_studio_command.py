@@ -32,6 +32,7 @@ def label_studio(
     features: str | None,
     queue: int,
     interval: float,
+    measure: bool,
     target_accuracy: float | None,
     seed: int,
 ) -> None:
@@ -80,6 +81,7 @@ def label_studio(
             client,
             Project(number, control, link.key),
             queue=queue,
+            measure=measure,
             say=_say,
         )
         _say(f"{len(items):,} items, {len(there.labelled.indices):,} labelled, in {path}")

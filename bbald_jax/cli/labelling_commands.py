@@ -158,6 +158,11 @@ def label(**options: Any) -> None:
     show_default=True,
     help="Seconds between looks at what was answered.",
 )
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Measure the accuracy from the first model on, instead of waiting until it is stable.",
+)
 @_TARGET
 @_SEED
 def label_studio(**options: Any) -> None:

@@ -57,6 +57,7 @@ class Bridge(Handing):
         project: Project,
         *,
         queue: int = 16,
+        measure: bool = False,
         say: Callable[[str], None] = print,
     ) -> None:
         """Nothing is called yet.
@@ -68,20 +69,20 @@ class Bridge(Handing):
           client: the server.
           project: on it.
           queue: tasks without an answer, at most; at half of them more are asked.
+          measure: the accuracy, from the first model on: do not wait until it is stable.
           say: is given lines.
         """
         super().__init__(session, learning, timeout=float("inf"))
         self._items, self._client, self._project, self._queue = items, client, project, queue
-        self._say = say
+        self._measure, self._say = measure, say
         self._there = Mirror(client, project.number, project.key, len(items))
         self._complaints: set[str] = set()
 
-    def run(self, interval: float, sleep: Callable[[float], object] = time.sleep) -> None:
+    def run(self, interval: float) -> None:
         """Make rounds until every item is answered.
 
         Args:
           interval: seconds between them.
-          sleep: waits.
 
         Raises:
           ValueError: the server refuses something.
@@ -101,7 +102,7 @@ class Bridge(Handing):
                 last = line
             if not goes_on:
                 return
-            sleep(pause)
+            time.sleep(pause)
 
     def round(self) -> bool:
         """Look what there is, tell it, ask; whether anything is left to be answered.
@@ -114,6 +115,8 @@ class Bridge(Handing):
         with self._lock:
             changed = there.look()
             there.remove_copies()
+            if self._measure and not self.notes.audit.models:
+                self.learning.begins_audit = True
             for point in changed:
                 self._tell(point)
             self._import(self._waiting())  # what an interrupted round has asked for

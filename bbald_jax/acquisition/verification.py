@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from bbald_jax.acquisition.bounds import SMALL, ladder, merge
+from bbald_jax.acquisition.bounds import FRACTIONS, SMALL, ladder, merge
 from bbald_jax.acquisition.search import tighten
 from bbald_jax.acquisition.ties import SLACK, Priority, first_of_equals
 from bbald_jax.information.configurations import Configurations
@@ -66,9 +66,12 @@ def levels_of(trees: Configurations, is_on: Bool[Array, "S"]) -> tuple[Configura
         if tree.masses.shape[0] <= SMALL:
             return (whole,)
         merged = ladder(tree)
-        coarse = merged.coarsest
+        coarse, *finer = (
+            _first_nodes(jax.tree.map(itemgetter(i), merged), len(tree.masses) // FRACTIONS[i])
+            for i in sorted(range(len(FRACTIONS)), key=lambda i: -FRACTIONS[i])
+        )
         few = (merge(coarse, _FEW)[0],) if coarse.masses.shape[0] > _FEW else ()
-        return (whole, *few, coarse, *reversed(merged.finer))
+        return (whole, *few, coarse, *finer)
 
     def nothing(tree: Configurations) -> tuple[Configurations, ...]:
         shapes = jax.eval_shape(levels, tree)
@@ -79,6 +82,15 @@ def levels_of(trees: Configurations, is_on: Bool[Array, "S"]) -> tuple[Configura
         return lax.cond(is_on, levels, nothing, tree)
 
     return (*lax.map(each, (trees, is_on)), trees)
+
+
+def _first_nodes(tree: Configurations, capacity: int) -> Configurations:
+    """A tree that has no more nodes than that, with less room for them."""
+    return tree._replace(
+        weights=tree.weights[:capacity],
+        masses=tree.masses[:capacity],
+        entropies=tree.entropies[:capacity],
+    )
 
 
 def _whole(tree: Configurations) -> Configurations:
@@ -125,9 +137,11 @@ def examine(
         bounds = jnp.where(available, jnp.minimum(bounds, gains(whole, pool)), -jnp.inf)
         work = jnp.asarray(num_points, pool.probs.dtype)
         for level in finer:
-            bounds, work = tighten(level, pool, bounds, work, threshold)
+            bounds, more = tighten(level, pool, bounds, bounds > threshold)
+            work += more
         is_evaluated = bounds > threshold
-        bounds, work = tighten(tree, pool, bounds, work, threshold)
+        bounds, more = tighten(tree, pool, bounds, is_evaluated)
+        work += more
         exact = jnp.where(is_evaluated, bounds, -jnp.inf)
         top, places = lax.top_k(exact, num_reported)
         is_equal = exact >= jnp.maximum(best, top[0]) - SLACK

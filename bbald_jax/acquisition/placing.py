@@ -8,6 +8,7 @@ padded there, with rows that are never available.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -88,9 +89,8 @@ def shard_pool(
         log_probs = np.asarray(log_probs)
     dtype = jax.dtypes.canonicalize_dtype(log_probs.dtype)
     jax.eval_shape(_check, jax.ShapeDtypeStruct(log_probs.shape, dtype))
-    num_samples, num_classes = log_probs.shape[1:]
     here = _blocks_here(sharding, num_blocks)
-    counts = _counts(len(log_probs), (num_samples, num_classes), here, num_blocks)
+    counts = _counts(_of_all_hosts([here.start, here.stop, *log_probs.shape]), num_blocks)
     rows = max(counts)
     mask = _mask(available, len(log_probs))
 
@@ -106,7 +106,7 @@ def shard_pool(
 
     return ShardedPool(
         # A flat prediction is one like any other: nothing that is not a number goes into a sum.
-        spread(log_probs, -np.log(num_classes)),
+        spread(log_probs, -np.log(log_probs.shape[2])),
         spread(mask, False),
         mesh,
         Layout(axis, counts),
@@ -118,6 +118,7 @@ def _check(log_probs: LogProbs) -> None:
 
 
 def _mask(available: Any, num_points: int) -> np.ndarray:
+    available = None if available is None else jnp.asarray(available)
     return np.asarray(assert_available(available, num_points))
 
 
@@ -145,23 +146,36 @@ def _blocks_here(sharding: NamedSharding, num_blocks: int) -> range:
     return range(blocks[0], blocks[-1] + 1)
 
 
-def _counts(
-    num_points: int, shape: tuple[int, int], here: range, num_blocks: int
-) -> tuple[int, ...]:
-    """How many points each device along the axis holds, from what every host hands in."""
-    parts = np.asarray([[here.start, here.stop, num_points, *shape]])
+def _of_all_hosts(part: list[int]) -> np.ndarray:
+    """What each host says of its part, a row each."""
+    parts = np.asarray([part])
     if jax.process_count() > 1:
         parts = np.asarray(multihost_utils.process_allgather(parts, tiled=True))
-    rows = max(-(-num // (stop - start)) for start, stop, num, *_ in parts.tolist())
+    return parts
+
+
+def _counts(parts: np.ndarray, num_blocks: int) -> tuple[int, ...]:
+    """How many points each device along the axis holds.
+
+    Args:
+      parts: a row for each host: the first of its blocks, the one after the last, the points that
+        it hands in, K and C.
+      num_blocks: devices along the axis.
+    """
+    rows = max(-(-num_points // (stop - start)) for start, stop, num_points, *_ in parts.tolist())
     counts: dict[int, int] = {}
-    for start, stop, num, *others in parts.tolist():
-        if tuple(others) != shape:
-            raise ValueError(f"log_probs: [K, C] is {shape} here and {tuple(others)} elsewhere")
+    for start, stop, num_points, *shape in parts.tolist():
+        if shape != parts[0, 3:].tolist():
+            raise ValueError(
+                f"log_probs: [K, C] is {parts[0, 3:].tolist()} on one host and {shape} on another; "
+                "hand in predictions by the same samples"
+            )
         for block in range(start, stop):
-            count = min(max(num - (block - start) * rows, 0), rows)
+            count = min(max(num_points - (block - start) * rows, 0), rows)
             if counts.setdefault(block, count) != count:
                 raise ValueError(
-                    f"log_probs: two hosts hold block {block} of the pool, with {count} and "
-                    f"{counts[block]} points; hosts along other axes of the mesh hand in the same"
+                    f"log_probs: two hosts hold block {block} of the pool, with {counts[block]} "
+                    f"and {count} points; hosts that differ only along other axes of the mesh must "
+                    "hand in the same part"
                 )
     return tuple(counts[block] for block in range(num_blocks))

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.options import MultiprocessingOptions
 
 State = TypeVar("State")
 
@@ -100,4 +101,11 @@ def _last_round(folder: Path) -> int | None:
 def _open(folder: Path) -> ocp.CheckpointManager:
     # Opened for each use: one left open in a suspended generator hangs the interpreter at its end.
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    if jax.process_count() > 1:  # one of them saves, and waits for no other
+        me = jax.process_index()
+        options.multiprocessing_options = MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+        )
+        options.create = False  # which is a matter of all processes, in Orbax
+        folder.mkdir(parents=True, exist_ok=True)
     return ocp.CheckpointManager(folder.absolute(), options=options)  # it refuses relative paths

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bbald_jax.acquisition.recommended import FOR_THE_HEAD
+from bbald_jax.cli.cluster import cluster_options, joined, watch
 from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
 from bbald_jax.cli.labelling_commands import export, label, session
 from bbald_jax.cli.loading import load
@@ -126,10 +127,22 @@ def _option(name: str, help: str, **kwargs: Any):
     help="Results folder: the same command again continues an interrupted run, and more rounds or "
     "trials, or a higher target, extend one that has come to its end.",
 )
-def run(**options: Any) -> None:
-    """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round."""
-    with compiled_programs_kept():
-        load("run")(**options)
+@cluster_options
+def run(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    devices: int | None,
+    **options: Any,
+) -> None:
+    """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round.
+
+    Where there are several devices, trials are spread over them.
+    """
+    after_loss = "every finished round is kept: run the same commands again to continue"
+    watch(coordinator, num_processes, process_id, after_loss)
+    with compiled_programs_kept(), joined(coordinator, num_processes, process_id, devices):
+        load("run")(devices=devices, **options)
 
 
 @main.command()

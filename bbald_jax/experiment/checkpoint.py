@@ -4,12 +4,13 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.options import MultiprocessingOptions
 
 State = TypeVar("State")
 
@@ -98,14 +99,21 @@ def _last_round(folder: Path) -> int | None:
         return manager.latest_step()
 
 
-def _open(folder: Path) -> ocp.CheckpointManager:
+@contextmanager
+def _open(folder: Path) -> Iterator[ocp.CheckpointManager]:
     # Opened for each use: one left open in a suspended generator hangs the interpreter at its end.
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    if jax.process_count() > 1:  # one of them saves, and waits for no other
-        me = jax.process_index()
-        options.multiprocessing_options = MultiprocessingOptions(
-            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
-        )
-        options.create = False  # which is a matter of all processes, in Orbax
-        folder.mkdir(parents=True, exist_ok=True)
-    return ocp.CheckpointManager(folder.absolute(), options=options)  # it refuses relative paths
+    # It refuses relative paths.
+    with _alone(), ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+        yield manager
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """In a cluster Orbax saves what all processes hold, together; here one saves what it holds."""
+    count = jax.process_count
+    jax.process_count = lambda *_: 1
+    try:
+        yield
+    finally:
+        jax.process_count = count

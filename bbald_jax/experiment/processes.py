@@ -20,6 +20,16 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def devices_in_use(most: int | None = None) -> list[jax.Device]:
+    """Of every process all devices, or at most so many, process after process."""
+    devices = jax.devices()
+    return [
+        device
+        for process in range(jax.process_count())
+        for device in [each for each in devices if each.process_index == process][:most]
+    ]
+
+
 def from_first(make: Callable[[], Any]) -> Any:
     """What `make()` returns in the first process, which alone calls it; as JSON takes it."""
     if jax.process_count() == 1:

@@ -3,7 +3,9 @@
 import importlib.metadata
 import math
 import platform
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,9 +81,20 @@ def run(
     if dataset is None:
         dataset = load(config)
     _check_acquisition(config)  # before features are made, which takes a while
-    dataset = with_features(config, dataset, features_folder or folder)
+    with _place_for_features(features_folder or folder) as features_folder:
+        dataset = with_features(config, dataset, features_folder)
     splits = [split(config, dataset, trial) for trial in range(config.num_trials)]
     return _run(config, dataset, splits, folder, devices or jax.local_devices()[:1])
+
+
+@contextmanager
+def _place_for_features(folder: Path) -> Iterator[Path]:
+    """The folder, or one of its own for a process that does not write results."""
+    if is_first():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as own:
+        yield Path(own)
 
 
 def _check_acquisition(config: Config) -> None:

@@ -1,0 +1,149 @@
+"""A command on several processes: which options go together, and what is said of a lost one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from runs import lines_of
+from several_devices import with_devices
+
+from bbald_jax.cli import cluster
+from bbald_jax.cli.main import main
+
+LOST = "bbald: another process of the cluster has ended or no longer answers"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--num-processes=2"], "go with --coordinator"),
+        (["--process-id=0", "--coordinator=auto"], "go with --coordinator"),
+        (["--coordinator=here", "--num-processes=2", "--process-id=0"], "not HOST:PORT"),
+        (["--coordinator=here:1", "--num-processes=2"], "needs --num-processes and --process-id"),
+        (["--coordinator=here:1", "--num-processes=2", "--process-id=2"], "numbers 0 to 1"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: list[str], words: str):
+    result = CliRunner().invoke(main, ["run", *options])
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+
+
+FATAL = (
+    "F1124 18:36:39.870997   30664 client.h:80] Terminating process because the JAX distributed "
+    "service detected fatal errors. This most likely indicates that another task died\\n"
+    "*** Check failure stack trace: ***\\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        (
+            f"print('before\\n{FATAL}', file=sys.stderr); os.abort()",
+            cluster.LOST,
+            "before\n" + LOST,
+        ),
+        (f"sys.exit({cluster.LOST})", cluster.LOST, LOST),
+        ("sys.exit('Error: refused')", 1, "Error: refused\n"),
+        ("print('F1124 other'); os.kill(os.getpid(), 9)", 128 + 9, ""),
+        ("pass", 0, ""),
+    ],
+)
+def test_the_end_of_the_worker_is_told_in_one_line(
+    program: str,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    class Worker(subprocess.Popen):
+        def __init__(self, command: list[str], **kwargs: object) -> None:
+            assert command[1:3] == ["-m", "bbald_jax"]
+            super().__init__([sys.executable, "-Sc", f"import os, sys; {program}"], **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", Worker)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert cluster._watch("run it again") == code
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    stderr = capfd.readouterr().err
+    assert stderr.startswith(said)
+    assert stderr.count("\n") == said.count("\n") + (code == cluster.LOST)
+    assert ("run it again" in stderr) == (code == cluster.LOST)
+
+
+# --- real processes
+
+
+def free_port() -> int:
+    with socket.socket() as there:
+        there.bind(("127.0.0.1", 0))
+        return there.getsockname()[1]
+
+
+def start(*options: str, num_processes: int = 2, num_devices: int = 1) -> list[subprocess.Popen]:
+    numbers = f"--coordinator=127.0.0.1:{free_port()}", f"--num-processes={num_processes}"
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "bbald_jax", *options, *numbers, f"--process-id={i}"],
+            env=with_devices(num_devices),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(num_processes)
+    ]
+
+
+def alone(*options: str) -> str:
+    command = [sys.executable, "-m", "bbald_jax", *options]
+    return subprocess.run(
+        command, env=with_devices(1), capture_output=True, text=True, timeout=600, check=True
+    ).stdout
+
+
+RUN = ("run", "--learner=logistic-head", "--acquisition=bald", "--num-samples=10")
+RUN += ("--num-trials=2", "--num-rounds=8", "--no-baseline")
+
+
+@pytest.mark.slow  # two minutes
+def test_a_run_on_two_processes_survives_the_loss_of_one(tmp_path: Path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    alone(*RUN, f"--output-dir={whole}")
+
+    first, second = start(*RUN, f"--output-dir={cut}")
+    while len(lines_of(cut) if cut.exists() else []) < 4:
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)  # its worker notices
+    stdout, stderr = first.communicate(timeout=60)
+    assert first.returncode == os.EX_TEMPFAIL, (stdout, stderr)
+    waiting, lost = stderr.splitlines()
+    assert waiting.startswith("process 0 of 2: waiting for all at 127.0.0.1:")
+    assert lost.startswith(LOST)
+    assert lost.endswith("run the same commands again to continue")
+    assert 4 <= len(lines_of(cut)) < 18
+    assert not (cut / "rounds.csv").exists()
+
+    for process in start(*RUN, f"--output-dir={cut}"):
+        stdout, stderr = process.communicate(timeout=600)
+        assert process.returncode == 0, stderr
+        assert "Gloo" not in stdout
+    assert (cut / "learning_curve.png").exists()
+    found, expected = (
+        sorted(lines_of(folder), key=lambda line: (line["trial"], line["round"]))
+        for folder in (cut, whole)
+    )
+    assert len(found) == len(expected) == 18
+    for ours, theirs in zip(found, expected, strict=True):
+        for name, value in theirs.items():
+            assert ours[name] == pytest.approx(value, rel=0, abs=1e-6), name

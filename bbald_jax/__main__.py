@@ -14,6 +14,7 @@ _EXTRAS = {
     **dict.fromkeys(("safetensors", "sklearn", "tqdm"), "experiments"),
     **dict.fromkeys(("faiss", "scipy", "skimage"), "features"),
     **dict.fromkeys(("starlette", "uvicorn"), "label"),
+    "httpx": "label-studio",
     "pyarrow": "parquet",
 }
 
@@ -72,7 +73,7 @@ def _end() -> None:
         for path in tuple(sys.modules["bbald_jax.files"].unfinished):
             path.unlink(missing_ok=True)
     message = "\ninterrupted"
-    if sys.argv[1:2] == ["label"]:
+    if sys.argv[1:2] in (["label"], ["label-studio"]):
         message = "\nended; every answer is kept, and the same command goes on"
     if sys.argv[1:2] == ["run"]:
         command = shlex.join(["bbald", *sys.argv[1:]])

@@ -9,6 +9,8 @@ def true_positions(mask: Bool[Array, "N"], *, size: int, fill_value: int) -> Int
 
     `jnp.nonzero` does it in two cumulative sums, which take XLA long to compile.
     """
-    places = jnp.where(mask, jnp.cumsum(mask, dtype=jnp.int32) - 1, size)
+    # In uint32, as the other long sum of the engine: XLA compiles equal kernels once.
+    counts = jnp.cumsum(mask, dtype=jnp.uint32).astype(jnp.int32)
+    places = jnp.where(mask, counts - 1, size)
     positions = jnp.arange(mask.shape[0], dtype=jnp.int32)
     return jnp.full(size, fill_value, jnp.int32).at[places].set(positions, mode="drop")

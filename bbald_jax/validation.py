@@ -65,9 +65,11 @@ def assert_target_log_probs(
 
 def invalid_points(log_probs: LogProbs) -> Bool[Array, "N"]:
     """True for points with a NaN or an infinite probability: they must never be selected."""
-    # A maximum of the input itself: XLA would keep the probabilities of the whole pool for whoever
-    # needs them next. NaN is the maximum wherever there is one.
-    return ~jnp.isfinite(jnp.exp(jnp.max(log_probs, axis=(1, 2))))
+    # Of the input itself: XLA would keep what is made of each number, for the whole pool, for whoever
+    # needs it next. The sum is for NaN, which a maximum leaves out on a CPU in jaxlib 0.10.2, where
+    # it takes eight numbers and more at a time.
+    is_nan = jnp.isnan(jnp.sum(log_probs, axis=(1, 2)))
+    return is_nan | ~jnp.isfinite(jnp.exp(jnp.max(log_probs, axis=(1, 2))))
 
 
 def assert_available(available: Available | None, num_points: int) -> Available:

@@ -58,7 +58,7 @@ def select_badge(
     x, is_invalid = finite_features(features)
     num_points, num_classes = assert_mean_log_probs(mean_log_probs, len(x))
     probs = jnp.exp(mean_log_probs)
-    is_invalid |= ~jnp.isfinite(jnp.max(probs, axis=1))
+    is_invalid |= ~jnp.isfinite(probs).all(axis=1)
     errors = probs - jax.nn.one_hot(jnp.argmax(probs, axis=1), num_classes, dtype=probs.dtype)
     errors = jnp.where(is_invalid[:, None], 0, errors)
     lengths = jnp.sum(errors**2, axis=1) * jnp.sum(x**2, axis=1)

@@ -75,7 +75,7 @@ def select_bait(
     x, is_invalid = finite_features(features)
     num_points, num_classes = assert_mean_log_probs(mean_log_probs, len(x))
     probs = jnp.exp(mean_log_probs)
-    is_invalid |= ~jnp.isfinite(jnp.max(probs, axis=1))
+    is_invalid |= ~jnp.isfinite(probs).all(axis=1)
     weights = jnp.maximum(1 - jnp.sum(probs**2, axis=1), 0) / max(num_classes - 1, 1)
     rows = jnp.where(is_invalid[:, None], 0, x * jnp.sqrt(weights)[:, None])
     num_features = rows.shape[1]

@@ -21,74 +21,70 @@ to make that small:
   much mass, and lose all.
 """
 
-from operator import itemgetter
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from bbald_jax.information.configurations import Configurations, first_nodes
+from bbald_jax.information.configurations import Configurations
 from bbald_jax.information.entropy import xlogx
 from bbald_jax.tiling import tiling
 
 #: With this capacity or less, bounds cost more than they save.
 SMALL = 256
 
-_COARSEST = 160
-_FRACTIONS = (4, 12, 40)
-# Nodes in the order of the coarsest groups are compared with this many of the nearest pivots.
-_WINDOW = 256
+#: The coarsest level has M / 160 nodes at most.
+COARSEST = 160
+#: Of M, how large each level is at most, in the order in which they are made.
+FRACTIONS = (COARSEST, 4, 12, 40)
+# Nodes are compared with all of the coarsest groups, up to so many; once they stand in the order of
+# those, with as many of the nearest pivots, and no fewer than the least.
+_LEAST_WINDOW, _MOST_WINDOW = 64, 256
 # log W of a group without any weight on sample k: finite, so that 0 * log W is 0.
 _FLOOR = -60.0
 
 
-class Ladder(NamedTuple):
-    """Ever coarser versions of a tree; each is evaluated only for what coarser ones leave open.
+def ladder(tree: Configurations) -> Configurations:
+    """Ever coarser versions of a tree of M nodes: M / 4, M / 12, M / 40 and M / 160 at most.
 
-    Attributes:
-      coarsest: of M / 160 nodes at most.
-      finer: the others, finest first.
-    """
-
-    coarsest: Configurations
-    finer: tuple[Configurations, ...]
-
-
-def ladder(tree: Configurations) -> Ladder:
-    """Merge a tree of M nodes into M / 4, those into M / 12, and those into M / 40; and M / 160.
-
-    The three finer levels are made by one loop, and so in arrays of one size: compiled once.
+    All are made by one loop, and so in arrays of one size: compiled once.
 
     Args:
       tree: of a capacity above `SMALL`.
+
+    Returns:
+      The levels, stacked along a new first axis: the coarsest, then the others, finest first.
     """
     capacity = tree.masses.shape[0]
-    coarsest, groups = merge(tree, capacity // _COARSEST)
-    # In the order of the coarsest groups like stands beside like, so that a node need not look far.
-    order = jnp.argsort(jnp.where(jnp.arange(capacity) < tree.size, groups, capacity))
-    level = tree._replace(
-        weights=tree.weights[order], masses=tree.masses[order], entropies=tree.entropies[order]
-    )
-    sizes = [capacity // fraction for fraction in _FRACTIONS]
+    sizes = [capacity // fraction for fraction in FRACTIONS]
+    most = max(sizes)
 
-    def add_level(level: Configurations, num_groups: Int[Array, ""]):
-        merged, _ = merge(level, num_groups, capacity=sizes[0])
-        # Written over the nodes it was made of, so that the next level reads from there.
-        return Configurations(
-            weights=level.weights.at[: sizes[0]].set(merged.weights),
-            masses=jnp.zeros_like(level.masses).at[: sizes[0]].set(merged.masses),
-            entropies=jnp.zeros_like(level.entropies).at[: sizes[0]].set(merged.entropies),
-            mean=merged.mean,
-            size=merged.size,
-            is_exact=merged.is_exact,
-        ), merged
+    def add_level(level: Configurations, step):
+        number, num_groups = step
+        merged, groups = merge(level, num_groups, capacity=most)
 
-    _, stacked = lax.scan(add_level, level, jnp.asarray(sizes, jnp.int32))
-    levels = (jax.tree.map(itemgetter(i), stacked) for i in range(len(sizes)))
-    # Each cut to its own capacity: gains are computed in tiles, of which none should be padding.
-    return Ladder(coarsest, tuple(map(first_nodes, levels, sizes)))
+        def sort() -> Configurations:
+            """In the order of the coarsest groups like stands beside like: none looks far."""
+            order = jnp.argsort(jnp.where(jnp.arange(capacity) < tree.size, groups, capacity))
+            return level._replace(
+                weights=level.weights[order],
+                masses=level.masses[order],
+                entropies=level.entropies[order],
+            )
+
+        def replace() -> Configurations:
+            """Written over the nodes it was made of, so that the next level reads from there."""
+            return Configurations(
+                weights=level.weights.at[:most].set(merged.weights),
+                masses=jnp.zeros_like(level.masses).at[:most].set(merged.masses),
+                entropies=jnp.zeros_like(level.entropies).at[:most].set(merged.entropies),
+                mean=merged.mean,
+                size=merged.size,
+                is_exact=merged.is_exact,
+            )
+
+        return lax.cond(number == 0, sort, replace), merged
+
+    return lax.scan(add_level, tree, (jnp.arange(len(sizes)), jnp.asarray(sizes, jnp.int32)))[1]
 
 
 def merge(
@@ -97,7 +93,7 @@ def merge(
     """Average similar nodes into at most G groups.
 
     Args:
-      tree: M nodes. Beyond `_WINDOW` groups, nodes that are alike must stand near each other.
+      tree: M nodes. Beyond `_LEAST_WINDOW` groups, nodes that are alike must stand near each other.
       num_groups: G, less than M.
       capacity: of the result (static), at least G; G itself by default, which is static then.
 
@@ -163,7 +159,7 @@ def _assign(
     capacity, num_samples = tree.weights.shape
     most_groups = directions.shape[0]
     tile = min(capacity, tiling().rows)
-    window = min(most_groups, _WINDOW)
+    window = min(most_groups, max(_LEAST_WINDOW, min(_MOST_WINDOW, capacity // COARSEST)))
     # Where all nodes fit, each is a group of its own (the last time: the groups must be those).
     keeps_all = (tree.size <= num_groups) & ~is_first
 

@@ -19,7 +19,6 @@ from bbald_jax.acquisition.pieces import Piece, Pieces
 from bbald_jax.acquisition.ties import SLACK, priorities
 from bbald_jax.acquisition.verification import Found
 from bbald_jax.typing import CandidateBatch, Key
-from bbald_jax.validation import Kind
 
 #: Points that come this near to the best gain of a step join the buffer too: where one step changes
 #: the next ones do, and another pass costs more than looking at these.
@@ -69,8 +68,8 @@ class Method(Protocol):
 
     ties_key: Key
 
-    def rank(self, values: Any, kind: Kind) -> Any:
-        """`[n]`, scores that order the points of a piece for the buffer."""
+    def rank(self, piece: Piece) -> Any:
+        """`[n]`, scores that order the points of a new piece for the buffer."""
         ...
 
     def guess(self, log_probs: Any, numbers: Any, available: Any, pending: Any) -> Guess:
@@ -183,11 +182,13 @@ class _Run:
     def _open(self, piece: Piece) -> np.ndarray:
         """Which points of a piece may be chosen, as a mask as long as the padded piece."""
         is_open = np.zeros(self.pieces.piece_size, bool)
-        is_open[: piece.size] = piece.is_valid
+        is_open[: len(piece.rows)] = piece.is_valid
         if self.available is not None:
-            is_open[: piece.size] &= self.available[piece.start : piece.start + piece.size]
+            is_open[: len(piece.rows)] &= self.available[
+                piece.start : piece.start + len(piece.rows)
+            ]
         here = self.pending[
-            (self.pending >= piece.start) & (self.pending < piece.start + piece.size)
+            (self.pending >= piece.start) & (self.pending < piece.start + len(piece.rows))
         ]
         is_open[here - piece.start] = False
         return is_open
@@ -198,7 +199,9 @@ class _Run:
 
     def _report(self, num_pass: int, piece: Piece) -> None:
         if self.progress is not None:
-            self.progress(StreamProgress(num_pass, piece.start + piece.size, self.pieces.shape[0]))
+            self.progress(
+                StreamProgress(num_pass, piece.start + len(piece.rows), self.pieces.shape[0])
+            )
 
     def collect(self, buffer_size: int) -> tuple[Buffer, bool]:
         """The first pass: the best points by their own scores, and whether those are all.
@@ -209,18 +212,17 @@ class _Run:
         size = min(buffer_size, self.pieces.shape[0])
         best = drawn = pending = None
         num_open = 0
-        for piece in self.pieces:
+        for piece, scores in self.pieces.each(lambda: self.method.rank):
             if best is None or drawn is None or pending is None:
                 row = piece.rows.shape[1:], piece.rows.dtype
                 best = Buffer(size, *row)
                 drawn = Buffer(min(self.batch_size, size), *row)
                 pending = Buffer(max(1, len(self.pending)), *row)
-            numbers = np.arange(piece.start, piece.start + piece.size)
-            is_open = self._open(piece)[: piece.size]
+            numbers = np.arange(piece.start, piece.start + len(piece.rows))
+            is_open = self._open(piece)[: len(piece.rows)]
             num_open += int(is_open.sum())
-            scores = np.asarray(self.method.rank(piece.values, piece.kind))[: piece.size]
-            best.offer(numbers, np.where(is_open, scores.astype(np.float64), -np.inf), piece.rows)
-            priority = self._priorities(piece)[: piece.size].astype(np.float64)
+            best.offer(numbers, np.where(is_open, np.float64(scores), -np.inf), piece.rows)
+            priority = self._priorities(piece)[: len(piece.rows)].astype(np.float64)
             drawn.offer(numbers, np.where(is_open, priority, -np.inf), piece.rows)
             is_pending = np.isin(numbers, self.pending) & piece.is_valid
             pending.offer(numbers, np.where(is_pending, 0, -np.inf), piece.rows)
@@ -257,20 +259,23 @@ class _Run:
         prepared = self.method.prepare(guess, is_on)
         contest = _Contest(guess, is_on, buffer, self.method.ties_key, self.batch_size)
         work = 0.0
-        for piece in self.pieces:
-            is_open = self._open(piece)
-            is_open[buffer.places(piece.start, piece.start + piece.size)] = False
-            if is_open.any():
-                priority = self._priorities(piece)
-                found = self.method.examine(
-                    prepared,
-                    piece,
-                    available=jnp.asarray(is_open),
-                    priority=jnp.asarray(priority),
-                    thresholds=jnp.asarray(contest.thresholds()),
-                    bests=jnp.asarray(contest.bests),
-                )
-                found = jax.device_get(found)
+
+        def looks() -> Callable[[Piece], tuple[np.ndarray, Found | None]]:
+            thresholds, bests = contest.thresholds(), contest.bests.copy()
+
+            def look(piece: Piece) -> tuple[np.ndarray, Found | None]:
+                priority, is_open = self._priorities(piece), self._open(piece)
+                is_open[buffer.places(piece.start, piece.start + len(piece.rows))] = False
+                if not is_open.any():
+                    return priority, None
+                options = {"thresholds": thresholds, "bests": bests, "available": is_open}
+                found = self.method.examine(prepared, piece, priority=priority, **options)
+                return priority, jax.device_get(found)
+
+            return look
+
+        for piece, (priority, found) in self.pieces.each(looks):
+            if found is not None:
                 work += float(found.work)
                 contest.hear(piece, priority, found)
             self._report(num_pass, piece)
@@ -306,7 +311,7 @@ class _Contest:
 
     def hear(self, piece: Piece, priority: np.ndarray, found: Found) -> None:
         """Take note of what was found in a piece."""
-        ranks = np.full(piece.size, -np.inf)
+        ranks = np.full(len(piece.rows), -np.inf)
         for s in np.flatnonzero(self.is_on):
             if s in self.upper_gains:
                 both = np.concatenate([self.upper_gains[s], found.upper_gains[s]])

@@ -7,21 +7,24 @@ first, until the best gains exceed every bound that remains.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from bbald_jax.acquisition.bounds import SMALL, ladder
+from bbald_jax.acquisition.bounds import COARSEST, SMALL, ladder
 from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.acquisition.ties import SLACK, Priority, first_of_equals
 from bbald_jax.information.configurations import Configurations
-from bbald_jax.information.gains import Candidates, gains, points_per_tile, take
+from bbald_jax.information.gains import Candidates, gains, take
 from bbald_jax.masks import true_positions
 from bbald_jax.tiling import tiling
 from bbald_jax.typing import Available
 
 # Blocks of candidates that are put in order at a time.
 _BLOCKS = 32
+# Blocks of candidates that are compared with a merged tree at a time.
+_REFINED = 4
 
 
 class BestGains(NamedTuple):
@@ -85,6 +88,7 @@ def best_gains(
     num_best = min(num_best, num_points)
     block = min(num_points, tiling().block)
     most = min(num_points, _BLOCKS * block)
+    coarsest = max(1, tree.masses.size // COARSEST)
     uses_bounds = use_bounds and tree.masses.size > SMALL
 
     def threshold(best):
@@ -139,16 +143,24 @@ def best_gains(
     def refine(state: _State) -> _State:
         """Bounds, coarse to fine, for what can still win; where nothing was merged, exact gains."""
         levels = ladder(tree)
-        # Not of a point that is not available: its gain may be NaN.
-        bounds = jnp.where(available, gains(levels.coarsest, pool), -jnp.inf)
-        work = state.work + num_points * levels.coarsest.size.astype(state.work.dtype)
-        is_whole = tree.size <= levels.coarsest.masses.size
-        exact = jnp.where(is_whole, bounds, state.exact)
-        bounds = jnp.where(is_whole, -jnp.inf, jnp.minimum(state.bounds, bounds))
-        best = lax.top_k(exact, num_best)[0]
-        for level in reversed(levels.finer):
-            bounds, work = tighten(level, pool, bounds, work, threshold(best))
-        return _State(bounds, exact, best, work)
+        # Few configurations are not merged even on the coarsest level: its gains are exact.
+        is_whole = tree.size <= coarsest
+
+        def refine_once(i, state: _State) -> _State:
+            # The coarsest, which was made first, and then the others from the last made on.
+            level = jax.tree.map(lambda leaf: leaf[-i % len(leaf)], levels)
+            is_alive = state.bounds > threshold(state.best)
+            bounds, work = tighten(level, pool, state.bounds, is_alive, coarsest)
+            is_exact = is_whole & is_alive
+            exact = jnp.where(is_exact, bounds, state.exact)
+            return _State(
+                bounds=jnp.where(is_exact, -jnp.inf, bounds),
+                exact=exact,
+                best=lax.top_k(exact, num_best)[0],
+                work=state.work + work,
+            )
+
+        return lax.fori_loop(0, levels.size.size, refine_once, state)
 
     def search(step) -> tuple[Int[Array, ""], _State]:
         """One block of the candidates that look best, then bounds, then whatever they leave."""
@@ -220,13 +232,16 @@ def tighten(
     level: Configurations,
     pool: Candidates,
     bounds: Float[Array, "N"],
-    work: Float[Array, ""],
-    threshold: Float[Array, ""],
+    is_alive: Bool[Array, "N"],
+    rows: int | None = None,
 ) -> tuple[Float[Array, "N"], Float[Array, ""]]:
-    """Replace the bounds above `threshold` by those of `level`, where these are tighter."""
-    num_points, num_classes, _ = pool.probs.shape
-    block = min(num_points, points_per_tile(level.masses.shape[0], num_classes))
-    is_alive = bounds > threshold
+    """Replace the bounds of those alive by those of `level`, where these are tighter; the work.
+
+    `rows` configurations in a tile, see `gains`: with as many as the coarsest level has, none of it
+    is padding, and the levels, which are one size as arrays, share one compiled loop.
+    """
+    num_points = bounds.shape[0]
+    block = min(num_points, _REFINED * tiling().block)
     num_blocks = -(-jnp.sum(is_alive) // block)
     alive = true_positions(is_alive, size=num_points, fill_value=num_points)
 
@@ -234,7 +249,7 @@ def tighten(
         # The last block is moved back to end with the array; what it repeats does no harm.
         start = jnp.minimum(i * block, num_points - block)
         indices = lax.dynamic_slice_in_dim(alive, start, block)
-        return bounds.at[indices].min(gains(level, take(pool, indices)), mode="drop")
+        return bounds.at[indices].min(gains(level, take(pool, indices), rows=rows), mode="drop")
 
     bounds = lax.fori_loop(0, num_blocks, refine_block, bounds)
-    return bounds, work + (num_blocks * block).astype(work.dtype) * level.size
+    return bounds, (num_blocks * block).astype(bounds.dtype) * level.size

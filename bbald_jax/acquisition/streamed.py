@@ -11,21 +11,15 @@ import numpy as np
 from bbald_jax.acquisition.batchbald import Decision, choose_batch, ties_key_of
 from bbald_jax.acquisition.certificate import CERTIFICATE_TOLERANCE, certify
 from bbald_jax.acquisition.passes import Guess, Settled, StreamProgress, settle
-from bbald_jax.acquisition.pieces import OnInvalid, Piece, Pieces, normalised
+from bbald_jax.acquisition.pieces import OnInvalid, Piece, Pieces, candidates_of
 from bbald_jax.acquisition.verification import Found, examine, levels_of
-from bbald_jax.information.entropy import mutual_information
 from bbald_jax.typing import CandidateBatch, Key
 from bbald_jax.validation import Kind, assert_positive
 
 
-@partial(jax.jit, static_argnames="kind")
-def _information(values: Any, kind: Kind) -> Any:
-    return mutual_information(normalised(values, kind))
-
-
 @partial(jax.jit, static_argnames=("kind", "num_upper"))
 def _examine(levels: Any, values: Any, kind: Kind, num_upper: int, **options: Any) -> Found:
-    return examine(levels, normalised(values, kind), num_upper=num_upper, **options)
+    return examine(levels, candidates_of(values, kind), num_upper=num_upper, **options)
 
 
 @partial(jax.jit, static_argnames=("batch_size", "num_configurations"))
@@ -41,8 +35,8 @@ class _BatchBALD(NamedTuple):
     batch_size: int
     num_configurations: int
 
-    def rank(self, values: Any, kind: Kind) -> Any:
-        return _information(values, kind)
+    def rank(self, piece: Piece) -> Any:
+        return piece.scores
 
     def guess(self, log_probs: Any, numbers: Any, available: Any, pending: Any) -> Guess:
         batch, decisions = _choose(

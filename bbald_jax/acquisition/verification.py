@@ -15,19 +15,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from bbald_jax.acquisition.bounds import SMALL, ladder, merge
+from bbald_jax.acquisition.bounds import FRACTIONS, SMALL, ladder, merge
 from bbald_jax.acquisition.search import tighten
 from bbald_jax.acquisition.ties import SLACK, Priority, first_of_equals
 from bbald_jax.information.configurations import Configurations
 from bbald_jax.information.entropy import xlogx
-from bbald_jax.information.gains import candidates, gains
-from bbald_jax.typing import Available, LogProbs
+from bbald_jax.information.gains import Candidates, gains
+from bbald_jax.typing import Available
 
 #: Points of a chunk that are reported for a step, beside the one to take.
 NUM_REPORTED = 32
 
 # Groups of the tree between that of one node and the coarsest of `bounds.ladder`.
-_FEW = 8
+_FEW = 32
 
 
 class Found(NamedTuple):
@@ -66,9 +66,12 @@ def levels_of(trees: Configurations, is_on: Bool[Array, "S"]) -> tuple[Configura
         if tree.masses.shape[0] <= SMALL:
             return (whole,)
         merged = ladder(tree)
-        coarse = merged.coarsest
-        few = (merge(coarse, _FEW)[0],) if coarse.masses.shape[0] > 4 * _FEW else ()
-        return (whole, *few, coarse, *reversed(merged.finer))
+        coarse, *finer = (
+            _first_nodes(jax.tree.map(itemgetter(i), merged), len(tree.masses) // FRACTIONS[i])
+            for i in sorted(range(len(FRACTIONS)), key=lambda i: -FRACTIONS[i])
+        )
+        few = (merge(coarse, _FEW)[0],) if coarse.masses.shape[0] > _FEW else ()
+        return (whole, *few, coarse, *finer)
 
     def nothing(tree: Configurations) -> tuple[Configurations, ...]:
         shapes = jax.eval_shape(levels, tree)
@@ -79,6 +82,15 @@ def levels_of(trees: Configurations, is_on: Bool[Array, "S"]) -> tuple[Configura
         return lax.cond(is_on, levels, nothing, tree)
 
     return (*lax.map(each, (trees, is_on)), trees)
+
+
+def _first_nodes(tree: Configurations, capacity: int) -> Configurations:
+    """A tree that has no more nodes than that, with less room for them."""
+    return tree._replace(
+        weights=tree.weights[:capacity],
+        masses=tree.masses[:capacity],
+        entropies=tree.entropies[:capacity],
+    )
 
 
 def _whole(tree: Configurations) -> Configurations:
@@ -97,7 +109,7 @@ def _whole(tree: Configurations) -> Configurations:
 
 def examine(
     levels: tuple[Configurations, ...],
-    log_probs: LogProbs,
+    pool: Candidates,
     *,
     available: Available,
     priority: Priority,
@@ -109,26 +121,27 @@ def examine(
 
     Args:
       levels: of S trees, by `levels_of`.
-      log_probs: `[n, K, C]`, the chunk.
+      pool: n points, the chunk.
       available: `[n]`, the points that may be chosen and are not in the buffer.
       priority: `[n]`, as in the whole pool.
       thresholds: `[S]`, gains that are looked for; infinite where a step is not in question.
       bests: `[S]`, the best gains so far.
       num_upper: B, how many upper bounds are returned (static).
     """
-    pool = candidates(log_probs)
     num_points = available.shape[0]
     num_reported, num_upper = min(NUM_REPORTED, num_points), min(num_upper, num_points)
-    nothing = jnp.where(available, jnp.inf, -jnp.inf).astype(log_probs.dtype)
+    nothing = jnp.where(available, jnp.inf, -jnp.inf).astype(pool.probs.dtype)
 
     def look(bounds: Float[Array, "N"], trees, threshold, best):
         whole, *finer, tree = trees
         bounds = jnp.where(available, jnp.minimum(bounds, gains(whole, pool)), -jnp.inf)
-        work = jnp.asarray(num_points, log_probs.dtype)
+        work = jnp.asarray(num_points, pool.probs.dtype)
         for level in finer:
-            bounds, work = tighten(level, pool, bounds, work, threshold)
+            bounds, more = tighten(level, pool, bounds, bounds > threshold)
+            work += more
         is_evaluated = bounds > threshold
-        bounds, work = tighten(tree, pool, bounds, work, threshold)
+        bounds, more = tighten(tree, pool, bounds, is_evaluated)
+        work += more
         exact = jnp.where(is_evaluated, bounds, -jnp.inf)
         top, places = lax.top_k(exact, num_reported)
         is_equal = exact >= jnp.maximum(best, top[0]) - SLACK

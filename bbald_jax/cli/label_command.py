@@ -10,6 +10,7 @@ import click
 import uvicorn
 
 from bbald_jax.cli.console import Refused
+from bbald_jax.cli.options import class_names
 from bbald_jax.labelling.page.desk import Desk
 from bbald_jax.labelling.page.learning import Learning
 from bbald_jax.labelling.page.opening import default_session, feature_maker, open_session, user_name
@@ -39,7 +40,7 @@ def label(
     """Serve the page until Ctrl-C; the options are explained in `main`."""
     try:
         path = session or default_session(data)
-        named = [name.strip() for name in (classes or "").split(",") if name.strip()]
+        named = class_names(classes)
         there, items, num_new = open_session(
             path, data, named, column=column, array=array, seed=seed
         )

@@ -11,7 +11,7 @@ import click
 from bbald_jax.acquisition.recommended import FOR_THE_HEAD
 from bbald_jax.cli.cluster import cluster_options, joined, watch
 from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
-from bbald_jax.cli.labelling_commands import export, label, session
+from bbald_jax.cli.labelling_commands import export, label, label_studio, session
 from bbald_jax.cli.loading import load
 from bbald_jax.cli.options import (
     ACQUISITIONS,
@@ -238,5 +238,5 @@ def acquisitions() -> None:
     load("acquisitions")()
 
 
-for command in (label, export, session):
+for command in (label, label_studio, export, session):
     main.add_command(command)

@@ -81,3 +81,8 @@ KINDS = ("probs", "logits", "log-probs")
 LISTS = (".txt", ".csv", ".npy")
 #: `learning.recipes.RECIPES`.
 RECIPES = ("paper", "augmented", "augmented-warm")
+
+
+def class_names(listed: str | None) -> list[str]:
+    """The names in a list such as "cat, dog"."""
+    return [name.strip() for name in (listed or "").split(",") if name.strip()]

@@ -81,15 +81,6 @@ def root(num_samples: int, capacity: int, dtype: jnp.dtype) -> Configurations:
     )
 
 
-def first_nodes(tree: Configurations, capacity: int) -> Configurations:
-    """A tree that has no more nodes than that, with less room for them."""
-    return tree._replace(
-        weights=tree.weights[:capacity],
-        masses=tree.masses[:capacity],
-        entropies=tree.entropies[:capacity],
-    )
-
-
 def remaining_entropy(nodes: Configurations | Children) -> Float[Array, ""]:
     """Expected entropy of the posterior that is left: `sum_m v[m] H(w[m])`, nats."""
     return jnp.sum(nodes.masses * nodes.entropies)

@@ -49,31 +49,36 @@ def take(pool: Candidates, indices: Int[Array, "block"]) -> Candidates:
     return jax.tree.map(lambda leaf: leaf.at[indices].get(mode="clip"), pool)
 
 
-def points_per_tile(capacity: int, num_classes: int) -> int:
-    """How many points a tile holds beside a share of the configurations that leaves few empty."""
-    # An eighth part of a tree on average is left empty: its last tile's.
-    rows = min(capacity, max(_FEWEST_ROWS, min(_MOST_ROWS, capacity // 4)))
-    return max(1, tiling().predictive // (rows * num_classes))
-
-
-def gains(tree: Configurations, pool: Candidates) -> Float[Array, "N"]:
+def gains(tree: Configurations, pool: Candidates, *, rows: int | None = None) -> Float[Array, "N"]:
     """The gain of every candidate.
 
     gain(n) = sum_m v[m] ( H[ sum_k w[m,k] p(. | x_n, w_k) ] - sum_k w[m,k] H[ p(. | x_n, w_k) ] )
+
+    Args:
+      tree: the configurations.
+      pool: the candidates.
+      rows: configurations of a tile (static), for trees that may be much smaller than their
+        capacity; by default so many that few tiles are needed.
 
     Returns:
       `[N]`, nats; exact while the tree is. Zero when no configuration is left (K = 1, or all
       settled). Memory: one tile of `[configurations, points, C]`.
     """
     num_points, num_classes, _ = pool.probs.shape
-    block = min(num_points, points_per_tile(tree.masses.shape[0], num_classes))
+    capacity = tree.masses.shape[0]
+    # An eighth part of a tree on average is left empty: its last tile's.
+    fewest = rows or min(capacity, max(_FEWEST_ROWS, min(_MOST_ROWS, capacity // 4)))
+    block = min(num_points, max(1, tiling().predictive // (fewest * num_classes)))
+    # As many configurations as there is room for beside these points, in tiles of one size.
+    most = max(1, tiling().predictive // (block * num_classes))
+    tile = min(capacity, rows or -(-capacity // -(-capacity // most)))
 
     def evaluate_block(i, all_gains):
         start = jnp.minimum(i * block, num_points - block)
         probs = lax.dynamic_slice_in_dim(pool.probs, start, block)
         entropies = lax.dynamic_slice_in_dim(pool.entropies, start, block)
         conditional = jnp.matmul(entropies, tree.mean, precision=lax.Precision.HIGHEST)
-        gain = _expected_predictive_entropy(tree, probs) - conditional
+        gain = _expected_predictive_entropy(tree, probs, tile) - conditional
         return lax.dynamic_update_slice_in_dim(all_gains, gain, start, 0)
 
     num_blocks = -(-num_points // block)
@@ -81,15 +86,12 @@ def gains(tree: Configurations, pool: Candidates) -> Float[Array, "N"]:
 
 
 def _expected_predictive_entropy(
-    tree: Configurations, probs: Float[Array, "block C K"]
+    tree: Configurations, probs: Float[Array, "block C K"], tile: int
 ) -> Float[Array, "block"]:
     """`sum_m v[m] H[ sum_k w[m,k] p(. | x_n, w_k) ]`, a tile of configurations at a time."""
     block, num_classes, num_samples = probs.shape
     outcomes = probs.reshape(block * num_classes, num_samples)
     capacity = tree.masses.shape[0]
-    # As many configurations as there is room for beside these points, in tiles of one size.
-    rows = max(1, tiling().predictive // (block * num_classes))
-    tile = -(-capacity // -(-capacity // rows))
 
     def add_tile(i, total):
         # The last tile is moved back to end with the array; what it repeats weighs nothing.

@@ -126,7 +126,7 @@ class AuditLog:
         self.answers.pop(point, None)
         self.holders[point] = (who, time)
 
-    def in_hand(self, who: str, session: Session, timeout: float, now: float) -> list[int]:
+    def in_hand(self, who: str | None, session: Session, timeout: float, now: float) -> list[int]:
         """Drawn points that a person has in hand, and still need an answer."""
         known = set(session.labelled.indices.tolist()) | set(session.skipped.tolist())
         return [

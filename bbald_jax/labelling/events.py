@@ -67,6 +67,20 @@ class Answer(NamedTuple):
     time: float
 
 
+class Opinion(NamedTuple):
+    """How one annotator stands to one point.
+
+    Attributes:
+      status: as in `Pool`: they have it in hand, labelled or skipped it.
+      label: 0 to C - 1; None where they have not labelled it.
+      kind: of the event from which that follows, such as "tell" or "import".
+    """
+
+    status: int
+    label: int | None
+    kind: str
+
+
 class Disagreement(NamedTuple):
     """A point of which annotators say different things.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bbald_jax.acquisition.inputs import NUM_TARGETS
 from bbald_jax.labelling.asking import Snapshot, snapshot, target_indices
-from bbald_jax.labelling.events import Answer, Disagreement, Event, Labels
+from bbald_jax.labelling.events import Answer, Disagreement, Event, Labels, Opinion
 from bbald_jax.labelling.export import write_answers, write_labels
 from bbald_jax.labelling.store import Store
 from bbald_jax.pool import LABELLED, PENDING, SKIPPED
@@ -88,6 +88,19 @@ class SessionReader:
         with self._store.reading() as transaction:
             row = transaction.answer(int(index), annotator)
         return None if row is None else row.label
+
+    def opinions(self, index: int) -> dict[str | None, Opinion]:
+        """How each annotator who had anything to do with a point stands to it now.
+
+        Args:
+          index: the point; of one that is unlabelled, and of an unknown one, there are none.
+        """
+        rows = self._store.query(
+            "SELECT answers.annotator, status, answers.label, kind FROM answers JOIN events ON "
+            "events.id = event WHERE answers.point = ? ORDER BY event",
+            int(index),
+        )
+        return {who or None: Opinion(*values) for who, *values in rows}
 
     @property
     def disagreements(self) -> tuple[Disagreement, ...]:

@@ -12,6 +12,7 @@ try the script.
 import argparse
 import time
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import jax
@@ -93,7 +94,7 @@ def steps(num_points: int, num_samples: int, num_configurations: int) -> dict:
             "rate": flop / dense_seconds / 1e9,
         }
         if num_configurations > SMALL:
-            bounds = np.asarray(gains_(ladder_(tree).finer[0], pool))
+            bounds = np.asarray(gains_(jax.tree.map(itemgetter(1), ladder_(tree)), pool))
             row["excess"] = float(np.median(bounds[rivals] / exact[rivals])) - 1
         rows.append(row)
         hint, point = best.bounds, log_probs[int(index)]

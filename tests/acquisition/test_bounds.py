@@ -16,8 +16,8 @@ CAPACITY = 400
 @jax.jit
 def ladder(tree: Configurations) -> list[Configurations]:
     """All levels, finest first."""
-    coarsest, finer = bounds.ladder(tree)
-    return [*finer, coarsest]
+    levels = bounds.ladder(tree)
+    return [Configurations(*(leaf[i] for leaf in levels)) for i in (1, 2, 3, 0)]
 
 
 @jax.jit

@@ -206,6 +206,14 @@ def test_bald_chooses_copies_of_one_point(make_log_probs: MakeLogProbs):
     np.testing.assert_array_equal(batch.indices, sorted([best, *copies]))
 
 
+@pytest.mark.parametrize("place", [(0, 0), (7, 3), (15, 7), (slice(None), slice(None))])
+def test_a_nan_anywhere_among_many_numbers_is_found(place, make_log_probs: MakeLogProbs):
+    # XLA takes eight numbers and more at a time, and its maximum of them may be none of the NaN.
+    log_probs = np.array(make_log_probs(64, 16, 8))
+    log_probs[5][place] = np.nan
+    np.testing.assert_array_equal(np.flatnonzero(top.invalid_points(jnp.asarray(log_probs))), [5])
+
+
 def test_bald_never_chooses_invalid_points_and_counts_them(make_log_probs: MakeLogProbs):
     log_probs = make_log_probs(6, 4, 3)
     broken = log_probs.at[0, 0, 0].set(jnp.nan).at[4].set(jnp.nan).at[5, 3, 2].set(jnp.inf)

@@ -1,5 +1,6 @@
 """What is learnt and planned in the background, and the accuracy that is measured meanwhile."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -122,6 +123,10 @@ def test_the_accuracy_is_measured_beside_training_and_survives_a_restart():
     assert f"by {estimate.num_audited} items" in desk.learning.accuracy
     assert desk.learning.is_reached
     assert "Stop: the target, 25%, is reached" in desk.learning.accuracy
+    seen = overview(desk)["accuracy"]
+    assert [each["num_labels"] for each in seen] == [model.num_labels for model in audit.models]
+    assert [number for number, *_ in seen[0]["intervals"]] == [0]  # then came the second model
+    assert seen[-1]["intervals"] == [(estimate.num_audited, estimate.lower, estimate.upper)]
     again = make_desk(desk.session)
     again.notes.follow()
     assert again.notes.audit.estimate(desk.session) == estimate
@@ -177,3 +182,26 @@ def test_who_goes_on_under_another_name_gives_everything_back():
     drawn = [point for point in held if point in desk.notes.audit.points]
     assert len(drawn) == handing.DRAWN_IN_HAND
     assert {*drawn} <= {*desk.in_hand("ben")}
+
+
+def test_a_cell_of_a_notebook_learns_and_knows_how_good_it_is(tmp_path: Path):
+    pytest.importorskip("anywidget", reason="needs the extra widget")
+    from bbald_jax.labelling.widget import Labeller
+
+    texts = [f"text {number}" for number in range(N)]
+    labeller = Labeller(texts, ["a", "b", "c"], tmp_path / "labels.db", features(), batch_size=8)
+    assert labeller.predictions().shape == (N, C)
+    work(labeller.desk, 12)
+    assert (labeller.predictions().argmax(axis=1) == TRUTH).mean() > 0.9
+    assert labeller.accuracy is None
+    labeller.handle({"what": "measure", "body": {"annotator": "anna"}})
+    labeller.predictions()
+    work(labeller.desk, 10)
+    labeller.predictions()
+    accuracy, measured = labeller.accuracy, labeller.measured
+    assert accuracy is not None
+    assert measured is not None
+    assert (accuracy.num_trained, measured.num_labels) == (12, 12)
+    assert accuracy.num_audited > 3
+    assert accuracy.lower <= (measured.predicted == TRUTH).mean() <= accuracy.upper
+    labeller.close()

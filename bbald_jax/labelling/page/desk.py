@@ -5,7 +5,7 @@ from typing import Any
 from bbald_jax.labelling import audit_log
 from bbald_jax.labelling.draws import NOBODY_KNOWS
 from bbald_jax.labelling.page.handing import Handing
-from bbald_jax.labelling.page.notes import PREDICTED, TAKE_BACK, UNSURE
+from bbald_jax.labelling.page.notes import TAKE_BACK, UNSURE
 
 
 class ConflictError(ValueError):
@@ -33,9 +33,7 @@ class Desk(Handing):
                     return  # told twice: the first reply was lost
                 raise ConflictError(f"item {point} has another label by {who} already; correct it")
             self._take(who, point)
-            if (seen := self.learning.prediction(point, label)) is not None:
-                extra = {"told": label, "probability": round(seen[1], 6)}
-                self.session.record(PREDICTED, point, extra, label=seen[0], annotator=who)
+            self._note_prediction(who, point, label)
             self.session.tell([point], [label], annotator=who)
         self.learning.wake()
 

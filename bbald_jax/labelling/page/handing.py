@@ -12,6 +12,7 @@ from bbald_jax.acquisition.recommended import FOR_THE_HEAD
 from bbald_jax.labelling import audit_log
 from bbald_jax.labelling.draws import NOBODY_KNOWS
 from bbald_jax.labelling.page.learning import Learning
+from bbald_jax.labelling.page.notes import PREDICTED
 from bbald_jax.labelling.session import Session
 
 #: Items that a person has in hand: the one before them, and those that are fetched ahead. While the
@@ -82,10 +83,16 @@ class Handing:
         """Whether a point was drawn to measure the accuracy, for who has it in hand."""
         return point in self.notes.audit.holders
 
+    def _note_prediction(self, who: str, point: int, label: int) -> None:
+        """Write down what the model says of an item, just before its label is told."""
+        if (seen := self.learning.prediction(point, label)) is not None:
+            extra = {"told": label, "probability": round(seen[1], 6)}
+            self.session.record(PREDICTED, point, extra, label=seen[0], annotator=who)
+
     def _mine(self, who: str) -> list[int]:
         return [answer.point for answer in self.session.in_hand if answer.annotator == who]
 
-    def _drawn(self, who: str) -> list[int]:
+    def _drawn(self, who: str | None, number: int = DRAWN_IN_HAND) -> list[int]:
         """What a person has in hand to measure the accuracy; filled up while that is under way."""
         audit, session = self.notes.audit, self.session
         if not audit.models:
@@ -94,7 +101,7 @@ class Handing:
         if self.learning.is_reached:
             return held
         waiting = audit.waiting(session, self.timeout, time.time())
-        while len(held) < DRAWN_IN_HAND:
+        while len(held) < number:
             if waiting:
                 point = waiting.pop(0)
             elif (point := audit.draw(session)) is None:
@@ -151,7 +158,7 @@ class Handing:
         theirs = [point for point, people in self.notes.unsure.items() if who not in people]
         return self._assign(theirs[:number], who)
 
-    def _planned(self, who: str, number: int) -> list[int]:
+    def _planned(self, who: str | None, number: int) -> list[int]:
         """The plan's next points; some may have been taken by another process."""
         got: list[int] = []
         while len(got) < number and (points := self.learning.take(number - len(got))):
@@ -161,7 +168,7 @@ class Handing:
             self.learning.wake()  # the next plan is conditional on these
         return got
 
-    def _random(self, who: str, number: int) -> list[int]:
+    def _random(self, who: str | None, number: int) -> list[int]:
         """Before there is a plan, and where nothing can be learnt."""
         got: list[int] = []
         num_points = self.session.num_points
@@ -178,9 +185,9 @@ class Handing:
             got += self._assign_some(left, who, number - len(got))
         return got
 
-    def _assign_some(self, points: list[int], who: str, number: int) -> list[int]:
+    def _assign_some(self, points: list[int], who: str | None, number: int) -> list[int]:
         points = [point for point in points if point not in self.notes.unsure]
         return self._assign(self._asked(points[:number]), who, acquisition="random")
 
-    def _assign(self, points: list[int], who: str, **settings: Any) -> list[int]:
+    def _assign(self, points: list[int], who: str | None, **settings: Any) -> list[int]:
         return self.session.assign(points, annotator=who, **settings).tolist() if points else []

@@ -209,8 +209,9 @@ class Learning:
         self.begins_audit = False
         if (estimate := audit.estimate(self._session)) is None:
             return
-        self.estimate = estimate
-        self._note(estimate)
+        # Of the model that is measured, whatever training has learnt since.
+        self.estimate = estimate._replace(num_trained=audit.models[-1].num_labels)
+        self._note(self.estimate)
         words = f"Accuracy of the model of {audit.models[-1].num_labels} labels: "
         # The estimate itself jumps about until there are some.
         if estimate.num_audited >= _FEW_DRAWS:

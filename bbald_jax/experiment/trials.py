@@ -28,6 +28,9 @@ from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
 
 _LEAST_CAPACITY = 32
 
+#: Predictions of a pool that takes seconds to be chosen from: it is spread over several devices.
+LARGE_POOL = 5_000_000
+
 
 def environment() -> Line:
     """Versions and device, to be kept beside the results."""
@@ -128,7 +131,10 @@ def _run(
         states = [trial.state for trial in trials]
         ends = {"num_rounds": config.num_rounds, "target_correct": target_correct}
         if mesh is None:
-            rounds = loops.run_together(loop, states, [trial.data for trial in trials], **ends)
+            data = [trial.data for trial in trials if trial.data is not None]
+            rounds = loops.run_together(
+                loop, states, data, mesh=_pool_mesh(loop, dataset, data, devices), **ends
+            )
         else:
             # Not the arrays of all trials on this device: each goes to its own.
             trials = [trial._replace(data=None) for trial in trials]
@@ -159,6 +165,19 @@ def _mesh(devices: Sequence[jax.Device], num_trials: int) -> Mesh | None:
     if jax.process_count() == 1:  # else each process must have a part, whether it is of use or not
         devices = devices[: math.ceil(num_trials / math.ceil(num_trials / len(devices)))]
     return Mesh(np.asarray(devices), ("trial",), axis_types=(AxisType.Auto,))
+
+
+def _pool_mesh(
+    loop: Loop, dataset: Dataset, data: Sequence[Data], devices: Sequence[jax.Device]
+) -> Mesh | None:
+    """The devices over which the pool of one trial is spread, if they are several and it is large.
+
+    In a cluster no process waits for another within a trial.
+    """
+    size = len(data[0].y) * loop.num_samples * dataset.num_classes
+    if len(devices) == 1 or len(data) > 1 or jax.process_count() > 1 or size < LARGE_POOL:
+        return None
+    return Mesh(np.asarray(devices), ("pool",), axis_types=(AxisType.Auto,))
 
 
 class _Arrays(NamedTuple):

@@ -6,8 +6,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from runs import lines_of
@@ -15,6 +17,7 @@ from several_devices import with_devices
 
 from bbald_jax.cli import cluster
 from bbald_jax.cli.main import main
+from bbald_jax.experiment.results import Line
 
 LOST = "bbald: another process of the cluster has ended or no longer answers"
 
@@ -90,11 +93,16 @@ def free_port() -> int:
         return there.getsockname()[1]
 
 
-def start(*options: str, num_processes: int = 2, num_devices: int = 1) -> list[subprocess.Popen]:
+def start(
+    *options: str,
+    num_processes: int = 2,
+    num_devices: int = 1,
+    own: Sequence[Sequence[str]] = ((), ()),
+) -> list[subprocess.Popen[str]]:
     numbers = f"--coordinator=127.0.0.1:{free_port()}", f"--num-processes={num_processes}"
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "bbald_jax", *options, *numbers, f"--process-id={i}"],
+            [sys.executable, "-m", "bbald_jax", *options, *own[i], *numbers, f"--process-id={i}"],
             env=with_devices(num_devices),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -104,11 +112,20 @@ def start(*options: str, num_processes: int = 2, num_devices: int = 1) -> list[s
     ]
 
 
-def alone(*options: str) -> str:
+def alone(*options: str, num_devices: int = 1) -> str:
     command = [sys.executable, "-m", "bbald_jax", *options]
     return subprocess.run(
-        command, env=with_devices(1), capture_output=True, text=True, timeout=600, check=True
+        command,
+        env=with_devices(num_devices),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=True,
     ).stdout
+
+
+def sorted_lines(folder: Path) -> list[Line]:
+    return sorted(lines_of(folder), key=lambda line: (line["trial"], line["round"]))
 
 
 RUN = ("run", "--learner=logistic-head", "--acquisition=bald", "--num-samples=10")
@@ -139,11 +156,80 @@ def test_a_run_on_two_processes_survives_the_loss_of_one(tmp_path: Path):
         assert process.returncode == 0, stderr
         assert "Gloo" not in stdout
     assert (cut / "learning_curve.png").exists()
-    found, expected = (
-        sorted(lines_of(folder), key=lambda line: (line["trial"], line["round"]))
-        for folder in (cut, whole)
-    )
+    found, expected = sorted_lines(cut), sorted_lines(whole)
     assert len(found) == len(expected) == 18
     for ours, theirs in zip(found, expected, strict=True):
         for name, value in theirs.items():
             assert ours[name] == pytest.approx(value, rel=0, abs=1e-6), name
+
+
+SELECT = ("--kind=logits", "--batch-size=5", "--num-configurations=300")
+
+
+@pytest.fixture(scope="module")
+def selection(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path, str]:
+    """A command line, the folder for what it writes, and what it says on a single device."""
+    folder = tmp_path_factory.mktemp("selection")
+    rng = np.random.default_rng(0)
+    np.save(folder / "p.npy", 2 * rng.normal(size=(1003, 8, 3)).astype(np.float32))
+    (folder / "pending.txt").write_text("7\n900\n")
+    command = ["select", f"{folder / 'p.npy'}", f"--pending={folder / 'pending.txt'}", *SELECT]
+    return command, folder, alone(*command, f"--output={folder / 'alone.csv'}")
+
+
+@pytest.mark.slow  # half a minute
+def test_a_selection_on_eight_devices_is_that_of_one(selection: tuple[list[str], Path, str]):
+    command, folder, expected = selection
+    found = alone(*command, "--devices=8", f"--output={folder / 'eight.csv'}", num_devices=8)
+    assert found.replace("eight.csv", "alone.csv") == expected
+    assert (folder / "eight.csv").read_text() == (folder / "alone.csv").read_text()
+
+
+@pytest.mark.slow  # half a minute
+def test_a_selection_on_two_processes_is_that_of_one(selection: tuple[list[str], Path, str]):
+    command, folder, expected = selection
+    names = [folder / "first.csv", folder / "second.csv"]
+    processes = start(*command, num_devices=2, own=[[f"--output={name}"] for name in names])
+    (first, _), (second, _) = (process.communicate(timeout=300) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert first.replace("first.csv", "alone.csv") == expected
+    assert second == ""
+    assert names[0].read_text() == (folder / "alone.csv").read_text()
+    assert not names[1].exists()
+
+
+@pytest.mark.slow  # half a minute
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_selection_that_lost_a_process_can_be_run_again(
+    victim: int, selection: tuple[list[str], Path, str]
+):
+    command, _, _ = selection
+    processes = start(*command)
+    killed, other = processes[victim], processes[1 - victim]
+    assert killed.stderr is not None
+    assert "waiting for all" in killed.stderr.readline()
+    time.sleep(3)  # in the middle of it
+    killed.send_signal(signal.SIGKILL)
+    _, stderr = other.communicate(timeout=60)
+    assert other.returncode == os.EX_TEMPFAIL, stderr
+    assert stderr.splitlines()[1].startswith(LOST)
+    assert stderr.endswith(
+        "; a selection depends on its inputs only: run the same commands again\n"
+    )
+    assert len(stderr.splitlines()) == 2
+
+
+@pytest.mark.slow  # a minute
+def test_trials_on_three_devices_leave_the_files_of_one(tmp_path: Path):
+    options = [*RUN, "--learner=dropout-network", "--num-trials=3", "--num-rounds=1"]
+    whole, spread = tmp_path / "whole", tmp_path / "spread"
+    alone(*options, f"--output-dir={whole}")
+    assert "3 trials on 3 devices" in alone(*options, f"--output-dir={spread}", num_devices=3)
+    assert {path.name for path in spread.iterdir()} == {path.name for path in whole.iterdir()}
+    assert sorted_lines(spread) == sorted_lines(whole)
+    assert "3 trials on" not in alone(*options, f"--output-dir={spread}", "--devices=1")
+    # Extended on one device: the states are those that one device would have left.
+    longer = [*options, "--num-rounds=2"]
+    alone(*longer, f"--output-dir={spread}")
+    alone(*longer, f"--output-dir={whole}", num_devices=3)
+    assert sorted_lines(spread) == sorted_lines(whole)

@@ -196,9 +196,9 @@ def test_a_run_and_its_baseline_share_their_features(
 ):
     run, kept = trials.run, []
 
-    def watched(*arguments, features_folder: Path):
+    def watched(*arguments, features_folder: Path, devices: Any):
         kept.append(features_folder)
-        return run(*arguments, features_folder=features_folder)
+        return run(*arguments, features_folder=features_folder, devices=devices)
 
     monkeypatch.setattr(trials, "run", watched)
     assert invoke(*WITH_BASELINE, "--output-dir", folder).exit_code == 0

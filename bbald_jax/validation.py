@@ -185,9 +185,13 @@ def from_kind(values: Any, kind: Any, axes: Any = "NKC") -> LogProbs:
       `[N, K, C]` log-probabilities, float32 (float64 under `jax_enable_x64`).
 
     Raises:
-      ValueError: no such kind, no such order, or what the function of that kind raises; indices
-        in its message are in the order N, K, C.
+      ValueError: no such kind or order, or what that function raises, its indices in order N, K, C.
     """
+    return jax.device_put(on_host(values, kind, axes))  # not jnp.asarray, which copies
+
+
+def on_host(values: Any, kind: Any, axes: Any = "NKC", first: int = 0) -> np.ndarray:
+    """`from_kind` on no device; `first` is the index of the first point, in messages."""
     if kind not in get_args(Kind):
         raise ValueError(f"kind: {kind!r} is none of {', '.join(get_args(Kind))}")
     name = kind.replace("-", "_")
@@ -207,10 +211,10 @@ def from_kind(values: Any, kind: Any, axes: Any = "NKC") -> LogProbs:
         chunk = array[start : start + rows].astype(np.float64)
         # Logits too far apart for the dtype: the difference overflows to the -inf that it means.
         with np.errstate(over="ignore"):
-            result[start : start + rows] = checked_rows(chunk, start, kind, name, tolerance)
+            result[start : start + rows] = checked_rows(chunk, first + start, kind, name, tolerance)
         if mapping is not None:
             mapping.madvise(mmap.MADV_DONTNEED)  # what was read of the file is in memory no longer
-    return jax.device_put(result)  # not jnp.asarray, which copies
+    return result
 
 
 def result_of(given: np.dtype) -> tuple[np.dtype, float]:

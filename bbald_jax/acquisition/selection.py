@@ -1,5 +1,6 @@
 """Predictions of any framework in, a batch of NumPy values out: the host's way to a selection."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,8 +11,9 @@ from jaxtyping import Float, Int
 from bbald_jax.acquisition.functions import find
 from bbald_jax.acquisition.inputs import NUM_TARGETS, Acquisition, Inputs, random_targets
 from bbald_jax.acquisition.progress import Progress
+from bbald_jax.acquisition.spread_selection import choose_over_devices
 from bbald_jax.acquisition.warnings import arbitrary_batch
-from bbald_jax.typing import TargetLogProbs
+from bbald_jax.typing import LogProbs, TargetLogProbs
 from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
 
 # They are counted in int32, and each takes more than a KiB.
@@ -57,6 +59,7 @@ def select(
     num_configurations: int = 10_000,
     seed: int = 0,
     progress: Progress | None = None,
+    devices: Sequence[jax.Device] = (),
 ) -> Selection:
     """Which points to label next, from the predictions of any model.
 
@@ -84,6 +87,8 @@ def select(
       seed: of everything random, in 0 to 2**32 - 1.
       progress: called with the number of points chosen so far, by functions taken by name that
         choose one after the other; a new function is a new compilation.
+      devices: spread the pool over them, for the same batch (see `select_sharded`). In a cluster
+        those of all hosts, host after host: each makes the same call, and reads its part.
 
     Returns:
       A `Selection`. Memory beside the input: 4 N K C bytes for the checked predictions (on the
@@ -118,25 +123,40 @@ def select(
     _check_requirements(acquisition, targets)
     # First of all: JAX lets go of the predictions of an earlier call when it is next used.
     key = jax.random.key(int(seed))
+    batch_places, stand_ins = min(int(batch_size), num_available), np.zeros(0, np.int64)
+    if targets is None and "target_log_probs" in acquisition.requires:
+        key, target_key = jax.random.split(key)
+        stand_ins = np.asarray(random_targets(target_key, num_points, NUM_TARGETS))
+    log_probs = None
     try:
-        log_probs, target_log_probs = from_kind(ordered, kind), None
-        stand_ins = np.zeros(0, np.int64)
-        if targets is not None:
-            target_log_probs = _target_log_probs(targets, kind, axes)
-        elif "target_log_probs" in acquisition.requires:
-            key, target_key = jax.random.split(key)
-            stand_ins = np.asarray(random_targets(target_key, num_points, NUM_TARGETS))
-            target_log_probs = jnp.take(log_probs, stand_ins, axis=0, mode="clip")
-        inputs = Inputs(log_probs, target_log_probs)
-        batch = acquisition.select(
-            key,
-            inputs,
-            batch_size=min(int(batch_size), num_available),
-            available=jnp.asarray(available),
-            pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,
-        )
-        batch = jax.device_get(batch)
-        arbitrary = arbitrary_batch(acquisition, inputs.log_probs, available, batch)
+        if devices:
+            its_targets = None if targets is None else in_order(targets, axes, "targets")
+            batch, arbitrary = choose_over_devices(
+                key,
+                ordered,
+                kind,
+                ordered[stand_ins] if stand_ins.size else its_targets,
+                devices=devices,
+                batch_size=batch_places,
+                acquisition=acquisition,
+                available=available,
+                pending=conditions,
+            )
+        else:
+            log_probs, target_log_probs = from_kind(ordered, kind), None
+            if targets is not None:
+                target_log_probs = _target_log_probs(targets, kind, axes)
+            elif stand_ins.size:
+                target_log_probs = jnp.take(log_probs, stand_ins, axis=0, mode="clip")
+            batch = acquisition.select(
+                key,
+                Inputs(log_probs, target_log_probs),
+                batch_size=batch_places,
+                available=jnp.asarray(available),
+                pending=jnp.asarray(conditions, jnp.int32) if conditions.size else None,
+            )
+            batch = jax.device_get(batch)
+            arbitrary = arbitrary_batch(acquisition, log_probs, available, batch)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -146,6 +166,11 @@ def select(
         ) from error
     is_filled = batch.indices >= 0
     indices = batch.indices[is_filled]
+    if log_probs is None:  # spread, as they are read
+        chosen = from_kind(ordered[indices], kind)
+    else:
+        # The pool stays where it is. An index in brackets would be six programs to compile.
+        chosen = jnp.take(log_probs, indices, axis=0, mode="clip")
     doubts = []
     if num_points < ordered.shape[1]:
         swapped = axes.translate(str.maketrans("NK", "KN"))
@@ -163,7 +188,7 @@ def select(
         indices=indices,
         gains=batch.gains[is_filled],
         scores=batch.scores[is_filled],
-        predicted_classes=_predicted_classes(inputs, indices),
+        predicted_classes=_predicted_classes(chosen),
         diagnostics=batch.diagnostics,
         warnings=(*doubts, *arbitrary),
         targets=stand_ins,
@@ -250,8 +275,5 @@ def _target_log_probs(targets: Any, kind: Any, axes: Any) -> TargetLogProbs:
         raise ValueError(f"targets: {error}") from error
 
 
-def _predicted_classes(inputs: Inputs, indices: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
-    assert inputs.log_probs is not None
-    # B points: the pool stays where it is. An index in brackets would be six programs to compile.
-    chosen = np.asarray(jnp.take(inputs.log_probs, indices, axis=0, mode="clip"))
-    return np.exp(chosen).mean(axis=1).argmax(axis=-1)
+def _predicted_classes(chosen: LogProbs) -> Int[np.ndarray, "B"]:
+    return np.exp(np.asarray(chosen)).mean(axis=1).argmax(axis=-1)

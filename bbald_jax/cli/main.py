@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bbald_jax.acquisition.recommended import FOR_THE_HEAD
+from bbald_jax.cli.cluster import cluster_options, joined, watch
 from bbald_jax.cli.compilation_cache import VARIABLE, compiled_programs_kept
 from bbald_jax.cli.labelling_commands import export, label, label_studio, session
 from bbald_jax.cli.loading import load
@@ -126,10 +127,22 @@ def _option(name: str, help: str, **kwargs: Any):
     help="Results folder: the same command again continues an interrupted run, and more rounds or "
     "trials, or a higher target, extend one that has come to its end.",
 )
-def run(**options: Any) -> None:
-    """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round."""
-    with compiled_programs_kept():
-        load("run")(**options)
+@cluster_options
+def run(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    devices: int | None,
+    **options: Any,
+) -> None:
+    """Run an active-learning experiment: acquire, label, retrain, evaluate, round after round.
+
+    Where there are several devices, trials are spread over them.
+    """
+    after_loss = "every finished round is kept: run the same commands again to continue"
+    watch(coordinator, num_processes, process_id, after_loss)
+    with compiled_programs_kept(), joined(coordinator, num_processes, process_id, devices):
+        load("run")(devices=devices, **options)
 
 
 @main.command()
@@ -208,15 +221,27 @@ def compare(**options: Any) -> None:
     "--seed", type=SEED, default=0, show_default=True, help="Everything random comes from it."
 )
 @click.option("--output", type=_PATH, help="Write the batch, one row a point (.csv or .json).")
-def select(**options: Any) -> None:
+@cluster_options
+def select(
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    devices: int | None,
+    **options: Any,
+) -> None:
     """Choose the points to label next, from the predictions of any model.
 
     PREDICTIONS is a .npy, .npz or .safetensors file of an array [N, K, C]: for each of N points,
     what each of K posterior samples of the model predicts for each of C classes. Sample k must be
     the same model for every point.
+
+    A large file is spread over all devices, if there are several, for the same batch. In a cluster
+    every process reads its part of the file, which all must find at its place.
     """
-    with compiled_programs_kept():
-        load("select")(**options)
+    after_loss = "a selection depends on its inputs only: run the same commands again"
+    watch(coordinator, num_processes, process_id, after_loss)
+    with compiled_programs_kept(), joined(coordinator, num_processes, process_id, devices):
+        load("select")(devices=devices, **options)
 
 
 @main.command()

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from bbald_jax.experiment import report, results, trials
 from bbald_jax.experiment.config import Config
 from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.datasets import DATASETS, dataset_sha256
+from bbald_jax.experiment.processes import devices_in_use, from_first, is_first
 from bbald_jax.experiment.results import Line
 
 
@@ -36,7 +37,9 @@ def _kept_for_the_same_command(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def run(output_dir: Path | None, baseline: bool | None, **options: Any) -> None:
+def run(
+    output_dir: Path | None, baseline: bool | None, devices: int | None, **options: Any
+) -> None:
     """Run an experiment, or continue it; the options are explained in `main`."""
     if options["acquisition"] is None:
         is_head = options["learner"] == "logistic-head"
@@ -44,14 +47,21 @@ def run(output_dir: Path | None, baseline: bool | None, **options: Any) -> None:
     config = Config(**options)
     folder = output_dir or Path("results", _folder_name(config))
     console = make_console()
-    with _kept_for_the_same_command(folder), one_line_errors(), results.locked(folder):
-        dataset = _complete(console, config, folder, None, folder)
+    with _kept_for_the_same_command(folder), one_line_errors(), _locked(folder):
+        dataset = _complete(console, config, folder, None, folder, devices)
         at_random = None
         if _has_baseline(config, baseline):
             at_random = dataclasses.replace(config, acquisition="random")
-            with results.locked(folder / _BASELINE):
-                dataset = _complete(console, at_random, folder / _BASELINE, dataset, folder)
-        _finish(console, config, folder, dataset, at_random)
+            with _locked(folder / _BASELINE):
+                dataset = _complete(
+                    console, at_random, folder / _BASELINE, dataset, folder, devices
+                )
+        if is_first():
+            _finish(console, config, folder, dataset, at_random)
+
+
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    return results.locked(folder) if is_first() else nullcontext()
 
 
 #: The folder, within that of a run, of the same run with random acquisition.
@@ -79,22 +89,32 @@ def _complete(
     folder: Path,
     dataset: Dataset | None,
     features_folder: Path,
+    num_devices: int | None,
 ) -> Dataset | None:
     """Run what a folder lacks; returns the data set, if it was needed."""
-    is_there = results.open_folder(folder, _recorded(config), trials.environment())
-    lines = results.read_rounds(folder)
+    is_there, lines = from_first(lambda: _opened(config, folder))
     if all(trials.is_finished(lines, trial) for trial in range(config.num_trials)):
         console.print(f"{folder} is finished; nothing was run.")
         return dataset
-    (folder / results.TABLE).unlink(missing_ok=True)
-    if is_there:
-        _say_where_it_continues(console, folder, config, lines)
-    elif config.initial_per_class == 0 and config.learner == "dropout-network":
-        console.print("no labels to start with: a network's first batch is drawn at random")
+    if is_first():
+        (folder / results.TABLE).unlink(missing_ok=True)
+        if is_there:
+            _say_where_it_continues(console, folder, config, lines)
+        elif config.initial_per_class == 0 and config.learner == "dropout-network":
+            console.print("no labels to start with: a network's first batch is drawn at random")
     dataset = dataset or trials.load(config)
-    rounds = trials.run(config, folder, dataset, features_folder=features_folder)
+    devices = devices_in_use(num_devices)
+    if config.num_trials > 1 and len(devices) > 1:
+        console.print(f"{config.num_trials} trials on {len(devices)} devices")
+    rounds = trials.run(config, folder, dataset, features_folder=features_folder, devices=devices)
     _show_progress(console, config, lines, rounds)
     return dataset
+
+
+def _opened(config: Config, folder: Path) -> tuple[bool, list[Line]]:
+    """Whether a folder holds rounds of this run already, and which."""
+    is_there = results.open_folder(folder, _recorded(config), trials.environment())
+    return is_there, results.read_rounds(folder)
 
 
 def _short_name(config: Config) -> str:

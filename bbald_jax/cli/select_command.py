@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jax
 from rich import box
 from rich.table import Table
 
+from bbald_jax.acquisition.functions import catalogue
 from bbald_jax.acquisition.selection import Selection
 from bbald_jax.acquisition.selection import select as select_points
 from bbald_jax.acquisition.warnings import certificate_line
 from bbald_jax.cli.console import Refused, make_console, printable
 from bbald_jax.cli.prediction_files import read_ids, read_points, read_predictions
+from bbald_jax.experiment.processes import devices_in_use, is_first
 from bbald_jax.files import destination, finite, write_atomically
 from bbald_jax.labelling.spreadsheet import to_cell
 from bbald_jax.typing import BatchBALDDiagnostics
@@ -39,6 +42,7 @@ def select(
     targets: Path | None,
     ids: Path | None,
     output: Path | None,
+    devices: int | None,
     **settings: Any,
 ) -> None:
     """Choose the points to label next; the options are explained in `main`."""
@@ -61,11 +65,18 @@ def select(
         if values.size >= _MUCH:
             progress = _say_how_far
             click.echo(f"reading {values.size:,} predictions", err=True)
+        its_devices = _devices(devices, values.size, settings["acquisition"])
         batch = select_points(
-            values, kind=kind, targets=target_values, **points, **settings, progress=progress
+            values,
+            kind=kind,
+            targets=target_values,
+            **points,
+            **settings,
+            progress=progress,
+            devices=its_devices,
         )
         rows = _rows(batch, names)
-        if output is not None:
+        if output is not None and is_first():
             _write(output, rows)
     except (ValueError, OSError, MemoryError) as error:
         raise Refused(str(error)) from error
@@ -81,6 +92,19 @@ def select(
         console.print(f"warning: {warning}", style="yellow")
     if output is not None:
         console.print(f"written: {output}")
+
+
+def _devices(most: int | None, size: int, acquisition: str) -> list[jax.Device]:
+    """Those to spread the pool over: several, where it is large or they were asked for; or none."""
+    devices = devices_in_use(most)
+    if jax.process_count() > 1:
+        return devices
+    is_worth_it = most is not None or size >= _MUCH
+    can_be_spread = catalogue()[acquisition].takes_axis_name
+    if len(devices) == 1 or not (is_worth_it and can_be_spread):
+        return []
+    click.echo(f"spread over {len(devices)} devices", err=True)
+    return devices
 
 
 def _say_how_far(num_chosen: int) -> None:

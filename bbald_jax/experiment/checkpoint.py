@@ -4,6 +4,8 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -97,7 +99,21 @@ def _last_round(folder: Path) -> int | None:
         return manager.latest_step()
 
 
-def _open(folder: Path) -> ocp.CheckpointManager:
+@contextmanager
+def _open(folder: Path) -> Iterator[ocp.CheckpointManager]:
     # Opened for each use: one left open in a suspended generator hangs the interpreter at its end.
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(folder.absolute(), options=options)  # it refuses relative paths
+    # It refuses relative paths.
+    with _alone(), ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+        yield manager
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """In a cluster Orbax saves what all processes hold, together; here one saves what it holds."""
+    count = jax.process_count
+    jax.process_count = lambda *_: 1
+    try:
+        yield
+    finally:
+        jax.process_count = count

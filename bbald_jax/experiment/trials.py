@@ -3,12 +3,15 @@
 import importlib.metadata
 import math
 import platform
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import AxisType, Mesh
 
 from bbald_jax import loop as loops
 from bbald_jax.acquisition.functions import catalogue
@@ -18,11 +21,15 @@ from bbald_jax.experiment.dataset import Dataset
 from bbald_jax.experiment.datasets import load_dataset
 from bbald_jax.experiment.keys import trial_key
 from bbald_jax.experiment.learners import make_learner, with_features
+from bbald_jax.experiment.processes import arrays_from_first, from_first, is_first
 from bbald_jax.experiment.results import Line
 from bbald_jax.experiment.splits import Split, gather, split, targets
 from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
 
 _LEAST_CAPACITY = 32
+
+#: Predictions of a pool that takes seconds to be chosen from: it is spread over several devices.
+LARGE_POOL = 5_000_000
 
 
 def environment() -> Line:
@@ -54,6 +61,7 @@ def run(
     dataset: Dataset | None = None,
     *,
     features_folder: Path | None = None,
+    devices: Sequence[jax.Device] = (),
 ) -> Iterator[Line]:
     """Run what is left of an experiment, and yield each round's line as the round ends.
 
@@ -66,6 +74,8 @@ def run(
       folder: opened for this configuration by `results.open_folder`.
       dataset: that of the configuration, where the caller has loaded it already.
       features_folder: where its features are kept; `folder` by default.
+      devices: the trials are spread over them; by default one after the other has the first. In a
+        cluster all processes name the same ones, of all of them; the first process writes.
 
     Raises:
       ConfigError: the data set cannot serve the configuration (before anything is run).
@@ -74,9 +84,20 @@ def run(
     if dataset is None:
         dataset = load(config)
     _check_acquisition(config)  # before features are made, which takes a while
-    dataset = with_features(config, dataset, features_folder or folder)
+    with _place_for_features(features_folder or folder) as features_folder:
+        dataset = with_features(config, dataset, features_folder)
     splits = [split(config, dataset, trial) for trial in range(config.num_trials)]
-    return _run(config, dataset, splits, folder)
+    return _run(config, dataset, splits, folder, devices or jax.local_devices()[:1])
+
+
+@contextmanager
+def _place_for_features(folder: Path) -> Iterator[Path]:
+    """The folder, or one of its own for a process that does not write results."""
+    if is_first():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as own:
+        yield Path(own)
 
 
 def _check_acquisition(config: Config) -> None:
@@ -88,40 +109,90 @@ def _check_acquisition(config: Config) -> None:
         )
 
 
-def _run(config: Config, dataset: Dataset, splits: list[Split], folder: Path) -> Iterator[Line]:
+def _run(
+    config: Config,
+    dataset: Dataset,
+    splits: list[Split],
+    folder: Path,
+    devices: Sequence[jax.Device],
+) -> Iterator[Line]:
     target_correct = None
     if config.target_accuracy is not None:
         target_correct = results.num_correct_for(config.target_accuracy, len(dataset.y_test))
     loop = make_loop(config, dataset)
-    size = _num_together(config, dataset, loop, splits)
+    size = _num_together(config, dataset, loop, splits, len(devices))
+    mesh = _mesh(devices, size)
     for first in range(0, config.num_trials, size):
         group = range(first, min(first + size, config.num_trials))
-        lines = results.read_rounds(folder)
+        lines = from_first(lambda: results.read_rounds(folder))
         if all(is_finished(lines, trial) for trial in group):
             continue
-        trials = [_start(config, dataset, loop, trial, splits) for trial in group]
-        trials = [_restore(folder, trial) for trial in trials]
-        rounds = loops.run_together(
-            loop,
-            [trial.state for trial in trials],
-            [trial.data for trial in trials],
-            num_rounds=config.num_rounds,
-            target_correct=target_correct,
-        )
+        trials = [_restore(folder, _start(config, dataset, loop, i, splits)) for i in group]
+        states = [trial.state for trial in trials]
+        ends = {"num_rounds": config.num_rounds, "target_correct": target_correct}
+        if mesh is None:
+            data = [trial.data for trial in trials if trial.data is not None]
+            rounds = loops.run_together(
+                loop, states, data, mesh=_pool_mesh(loop, dataset, data, devices), **ends
+            )
+        else:
+            # Not the arrays of all trials on this device: each goes to its own.
+            trials = [trial._replace(data=None) for trial in trials]
+            rounds = loops.run_over_devices(
+                loop, states, _Arrays(config, dataset, loop, group, splits), mesh=mesh, **ends
+            )
         for position, next_state, measured, seconds in rounds:
             trial = trials[position]
-            line = _line(config, trial, measured, num_classes=dataset.num_classes)
+            line = _line(config, trial, measured, dataset)
             if loop.learner.needs_labels and line["num_labelled"] == 0:
                 # The batch was drawn at random: no score of the acquisition function chose it.
                 unknown = [None] * len(line["indices"])
                 line |= {"scores": unknown, "gains": unknown, "remaining_entropy": []}
             line |= {f"seconds_{part}": round(s, 4) for part, s in seconds._asdict().items()}
-            results.append_round(folder, line)
-            if measured.batch is not None:  # else the state is the one that is saved already
-                checkpoint.save(
-                    _checkpoints(folder, trial.number), int(next_state.round), next_state
-                )
+            if is_first():
+                results.append_round(folder, line)
+                if measured.batch is not None:  # else the state is the one that is saved already
+                    checkpoint.save(
+                        _checkpoints(folder, trial.number), int(next_state.round), next_state
+                    )
             yield line
+
+
+def _mesh(devices: Sequence[jax.Device], num_trials: int) -> Mesh | None:
+    """The devices over which so many trials are spread; None where there is one, or one trial."""
+    if len(devices) == 1 or (num_trials == 1 and jax.process_count() == 1):
+        return None
+    if jax.process_count() == 1:  # else each process must have a part, whether it is of use or not
+        devices = devices[: math.ceil(num_trials / math.ceil(num_trials / len(devices)))]
+    return Mesh(np.asarray(devices), ("trial",), axis_types=(AxisType.Auto,))
+
+
+def _pool_mesh(
+    loop: Loop, dataset: Dataset, data: Sequence[Data], devices: Sequence[jax.Device]
+) -> Mesh | None:
+    """The devices over which the pool of one trial is spread, if they are several and it is large.
+
+    In a cluster no process waits for another within a trial.
+    """
+    size = len(data[0].y) * loop.num_samples * dataset.num_classes
+    if len(devices) == 1 or len(data) > 1 or jax.process_count() > 1 or size < LARGE_POOL:
+        return None
+    return Mesh(np.asarray(devices), ("pool",), axis_types=(AxisType.Auto,))
+
+
+class _Arrays(NamedTuple):
+    """The arrays of a trial, made when they are asked for."""
+
+    config: Config
+    dataset: Dataset
+    loop: Loop
+    group: range
+    splits: list[Split]
+
+    def __call__(self, position: int) -> Data:
+        """By the trial's position in its group."""
+        trial = self.group[position]
+        return _arrays(self.config, self.dataset, self.loop, trial, self.splits)
 
 
 class _Trial(NamedTuple):
@@ -129,14 +200,19 @@ class _Trial(NamedTuple):
 
     number: int
     state: LoopState
-    data: Data
+    data: Data | None
     pool_indices: np.ndarray
 
 
-def _start(config: Config, dataset: Dataset, loop: Loop, trial: int, splits: list[Split]) -> _Trial:
+def _arrays(config: Config, dataset: Dataset, loop: Loop, trial: int, splits: list[Split]) -> Data:
     data = gather(dataset, *splits[trial])
     if {"target_log_probs", "gaussian"} & {*loop.acquisition.requires}:
         data = data._replace(x_target=data.x[targets(config, trial, len(data.y))])
+    return data
+
+
+def _start(config: Config, dataset: Dataset, loop: Loop, trial: int, splits: list[Split]) -> _Trial:
+    data = _arrays(config, dataset, loop, trial, splits)
     learned = None
     if loop.learner.warm_start:
         learned = loop.learner.init(trial_key(config, trial, "warm start"), data.x)
@@ -156,44 +232,47 @@ def _restore(folder: Path, trial: _Trial) -> _Trial:
     A line is written before its state is saved, so the state is the one to go on from, and lines
     beyond it (and the end of one that a kill cut short) are forgotten.
     """
-    lines = results.read_rounds(folder)
-    state = checkpoint.restore(
-        _checkpoints(folder, trial.number),
-        trial.state,
-        most_rounds=sum(line["trial"] == trial.number for line in lines),
-    )
+    state = trial.state
+    if is_first():
+        lines = results.read_rounds(folder)
+        state = checkpoint.restore(
+            _checkpoints(folder, trial.number),
+            state,
+            most_rounds=sum(line["trial"] == trial.number for line in lines),
+        )
+        num_rounds = int(state.round)
+        results.write_rounds(
+            folder, [x for x in lines if x["trial"] != trial.number or x["round"] < num_rounds]
+        )
     # New or restored, on the same terms: else jit compiles for each.
-    state = jax.device_put(state, jax.devices()[0])
-    num_rounds = int(state.round)
-    results.write_rounds(
-        folder, [x for x in lines if x["trial"] != trial.number or x["round"] < num_rounds]
-    )
-    return trial._replace(state=state)
+    return trial._replace(state=jax.device_put(arrays_from_first(state), jax.local_devices()[0]))
 
 
 def _checkpoints(folder: Path, trial: int) -> Path:
     return folder / "checkpoints" / f"trial_{trial}"
 
 
-def _num_together(config: Config, dataset: Dataset, loop: Loop, splits: list[Split]) -> int:
+def _num_together(
+    config: Config, dataset: Dataset, loop: Loop, splits: list[Split], num_devices: int = 1
+) -> int:
     """How many trials to run at once: on an accelerator as many as half of its memory holds."""
-    memory = _accelerator_bytes()
-    if memory is None or config.num_trials == 1:
-        return 1
-    trial = _start(config, dataset, loop, 0, splits)
-    arguments = loops.fit_arguments(loop, trial.state, trial.data)
-    needed = jax.jit(loop.learner.fit).lower(*arguments).compile().memory_analysis()
-    if needed is None:
-        return 1
-    num_bytes = needed.temp_size_in_bytes + needed.output_size_in_bytes
-    num_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(trial.data))
-    num_groups = math.ceil(config.num_trials / max(1, memory // (2 * num_bytes)))
+    most, memory = num_devices, _accelerator_bytes()
+    if memory is not None and config.num_trials > num_devices:
+        trial = _start(config, dataset, loop, 0, splits)
+        assert trial.data is not None
+        arguments = loops.fit_arguments(loop, trial.state, trial.data)
+        needed = jax.jit(loop.learner.fit).lower(*arguments).compile().memory_analysis()
+        if needed is not None:
+            num_bytes = needed.temp_size_in_bytes + needed.output_size_in_bytes
+            num_bytes += sum(leaf.nbytes for leaf in jax.tree.leaves(trial.data))
+            most *= from_first(lambda: max(1, memory // (2 * num_bytes)))
+    num_groups = math.ceil(config.num_trials / most)
     return math.ceil(config.num_trials / num_groups)  # equal groups: one more is compiled again
 
 
 def _accelerator_bytes() -> int | None:
     """The memory of the accelerator; None on a CPU, or where it is not told."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     memory = device.memory_stats()
     return None if device.platform == "cpu" or memory is None else memory["bytes_limit"]
 
@@ -219,9 +298,9 @@ def make_loop(config: Config, dataset: Dataset) -> Loop:
     )
 
 
-def _line(config: Config, trial: _Trial, measured: Round, *, num_classes: int) -> Line:
+def _line(config: Config, trial: _Trial, measured: Round, dataset: Dataset) -> Line:
     """One round as plain Python values, its indices those of the data set's training points."""
-    num_test = len(trial.data.y_test)
+    num_test = len(dataset.y_test)
     num_labelled = int(measured.num_labelled)
     num_correct = int(measured.evaluation.num_correct)
     line = {
@@ -229,7 +308,7 @@ def _line(config: Config, trial: _Trial, measured: Round, *, num_classes: int) -
         "trial_key": jax.random.key_data(trial_key(config, trial.number)).tolist(),
         "round": int(measured.round),
         "num_labelled": num_labelled,
-        "num_acquired": num_labelled - config.initial_per_class * num_classes,
+        "num_acquired": num_labelled - config.initial_per_class * dataset.num_classes,
         "num_correct": num_correct,
         "num_test": num_test,
         "accuracy": num_correct / num_test,
@@ -243,10 +322,10 @@ def _line(config: Config, trial: _Trial, measured: Round, *, num_classes: int) -
     }
     if measured.batch is not None:
         is_filled = np.asarray(measured.batch.indices) >= 0
-        positions = np.asarray(measured.batch.indices)[is_filled]
+        indices = trial.pool_indices[np.asarray(measured.batch.indices)[is_filled]]
         line |= {
-            "indices": trial.pool_indices[positions].tolist(),
-            "classes": np.asarray(trial.data.y)[positions].tolist(),
+            "indices": indices.tolist(),
+            "classes": dataset.y_train[indices].tolist(),
             "scores": np.asarray(measured.batch.scores)[is_filled].tolist(),
             "gains": np.asarray(measured.batch.gains)[is_filled].tolist(),
         }

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from bbald_jax import pool as pools
 from bbald_jax.loop.rounds import (
@@ -25,6 +26,7 @@ from bbald_jax.loop.rounds import (
     predict,
     tell,
 )
+from bbald_jax.loop.spread_round import ask_over_devices, can_be_spread
 
 
 class Seconds(NamedTuple):
@@ -42,6 +44,7 @@ def run(
     *,
     num_rounds: int,
     target_correct: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[LoopState, Round, Seconds]]:
     """Drive rounds on the host, from wherever `state` is, and time their parts.
 
@@ -56,6 +59,8 @@ def run(
       data: the arrays.
       num_rounds: R, at least 0.
       target_correct: stop when so many test points are classified correctly.
+      mesh: of one axis: the pool is spread over its devices to be sampled and chosen from, for the
+        same batch (see `select_sharded`), if the acquisition function can be spread.
 
     Yields:
       After every round: the new state (whoever saves it can continue the run), the `Round`, and
@@ -66,7 +71,7 @@ def run(
       ValueError: `loop.capacity` is too small for all the labels of the run.
     """
     rounds = run_together(
-        loop, [state], [data], num_rounds=num_rounds, target_correct=target_correct
+        loop, [state], [data], num_rounds=num_rounds, target_correct=target_correct, mesh=mesh
     )
     for _, next_state, measured, seconds in rounds:
         yield next_state, measured, seconds
@@ -79,6 +84,7 @@ def run_together(
     *,
     num_rounds: int,
     target_correct: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[int, LoopState, Round, Seconds]]:
     """`run` several trials at once: their networks are fitted together, by one vmapped function.
 
@@ -92,6 +98,7 @@ def run_together(
       data: one a trial, of equal shapes.
       num_rounds: R, for each.
       target_correct: for each.
+      mesh: see `run`.
 
     Yields:
       The trial's position, and what `run` yields. `Seconds.fit` is its share of the time.
@@ -117,6 +124,7 @@ def run_together(
                 fit_seconds,
                 num_rounds=num_rounds,
                 target_correct=target_correct,
+                mesh=mesh,
             )
             if measured.batch is None:
                 going_on.remove(trial)
@@ -162,6 +170,7 @@ def _finish_round(
     *,
     num_rounds: int,
     target_correct: int | None,
+    mesh: Mesh | None,
 ) -> tuple[LoopState, Round, Seconds]:
     """All of a round but the fit."""
     index, num_labelled = state.round, pools.num_labelled(state.pool)
@@ -172,12 +181,17 @@ def _finish_round(
         or (target_correct is not None and int(evaluation.num_correct) >= target_correct)
         or not bool(jnp.any(pools.available(state.pool)))
     )
-    inputs = None if is_last else predict(loop, state, learned, data)
-    jax.block_until_ready(inputs)
+    is_spread = mesh is not None and can_be_spread(loop)
+    inputs, batch = None, None
+    if not is_last and not is_spread:
+        inputs = jax.block_until_ready(predict(loop, state, learned, data))
     clock.append(time.perf_counter())
-    batch = None
-    if inputs is not None:
-        state, batch = jax.block_until_ready(ask(loop, state, inputs))
+    if not is_last:
+        if inputs is None:
+            assert mesh is not None
+            state, batch = ask_over_devices(loop, state, learned, data, mesh)
+        else:
+            state, batch = jax.block_until_ready(ask(loop, state, inputs))
         state = keep(tell(state, batch.indices, oracle(data, batch.indices)), learned)
     clock.append(time.perf_counter())
     seconds = Seconds(fit_seconds, *(end - start for start, end in pairwise(clock)))

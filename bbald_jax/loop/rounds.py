@@ -163,8 +163,8 @@ def fit_arguments(loop: Loop, state: LoopState, data: Data) -> tuple[Key, Any, L
     labelled = pools.gather_labelled(state.pool, data.x, capacity=loop.capacity)
     initial = state.learned
     if initial is None:
-        initial = loop.learner.init(_round_key(state, "init"), data.x)
-    return _round_key(state, "fit"), initial, labelled, data.validation
+        initial = loop.learner.init(round_key(state, "init"), data.x)
+    return round_key(state, "fit"), initial, labelled, data.validation
 
 
 def keep(state: LoopState, learned: Any) -> LoopState:
@@ -179,7 +179,7 @@ def evaluate(loop: Loop, state: LoopState, learned: Any, data: Data) -> Evaluati
       ValueError: the data have a class that the learner does not predict, or a test point none
         (outside `jit`, where classes have values).
     """
-    key = _round_key(state, "evaluate")
+    key = round_key(state, "evaluate")
     log_mean_probs = _mean_log_probs(loop, key, learned, data.x_test)
     _check_classes(data, log_mean_probs.shape[-1])
     return _measure(log_mean_probs, data.y_test)
@@ -244,12 +244,12 @@ def predict(loop: Loop, state: LoopState, learned: Any, data: Data) -> Inputs:
     """
     requires, learner = loop.acquisition.requires, loop.learner
     # One key for all: sample k must be the same network in the pool and in the targets.
-    key = _round_key(state, "predict")
+    key = round_key(state, "predict")
     found: dict[str, Any] = dict.fromkeys(Inputs._fields)
     if "log_probs" in requires:
         found["log_probs"] = learner.sample(key, learned, data.x, loop.num_samples)
     if "target_log_probs" in requires:
-        targets = _targets(loop, data)
+        targets = target_points(loop, data)
         found["target_log_probs"] = learner.sample(key, learned, targets, loop.num_samples)
     if "mean_log_probs" in requires:
         sampled = found["log_probs"]  # with the same key: they need not be sampled again
@@ -268,11 +268,16 @@ def predict(loop: Loop, state: LoopState, learned: Any, data: Data) -> Inputs:
                 "learner has not; take bb.logistic_head, or an acquisition function that asks for "
                 "samples"
             )
-        found["gaussian"] = learner.gaussian(learned, data.x, _targets(loop, data))
+        found["gaussian"] = learner.gaussian(learned, data.x, target_points(loop, data))
     return Inputs(**found)
 
 
-def _targets(loop: Loop, data: Data) -> Float[Array, "T ..."]:
+def target_points(loop: Loop, data: Data) -> Float[Array, "T ..."]:
+    """The target points.
+
+    Raises:
+      ValueError: there are none.
+    """
     if data.x_target is None:
         raise ValueError(
             f"data.x_target: {loop.acquisition.name} requires target points; pass inputs like "
@@ -288,13 +293,25 @@ def ask(loop: Loop, state: LoopState, inputs: Inputs) -> tuple[LoopState, Candid
     While nothing is labelled, a learner that `needs_labels` gets a random batch; its diagnostics
     are those of the batch that the acquisition function would have chosen.
     """
-    key, available = _round_key(state, "select"), pools.available(state.pool)
+    key, available = round_key(state, "select"), pools.available(state.pool)
     pending = pools.pending_indices(state.pool, capacity=loop.capacity)
     batch = loop.acquisition.select(
         key, inputs, batch_size=loop.batch_size, available=available, pending=pending
     )
+    return mark_pending(loop, state, batch)
+
+
+@partial(jax.jit, static_argnums=0)
+def mark_pending(
+    loop: Loop, state: LoopState, batch: CandidateBatch
+) -> tuple[LoopState, CandidateBatch]:
+    """The end of `ask`: the batch that was chosen, or a random one, is out."""
     if loop.learner.needs_labels:
-        at_random = select_random(key, batch_size=loop.batch_size, available=available)
+        at_random = select_random(
+            round_key(state, "select"),
+            batch_size=loop.batch_size,
+            available=pools.available(state.pool),
+        )
         is_cold = pools.num_labelled(state.pool) == 0
         batch = batch._replace(
             indices=jnp.where(is_cold, at_random.indices, batch.indices),
@@ -319,7 +336,7 @@ def oracle(data: Data, indices: Int[Array, "B"]) -> Int[Array, "B"]:
 _PURPOSES = ("init", "fit", "evaluate", "predict", "select")
 
 
-def _round_key(state: LoopState, purpose: str) -> Key:
+def round_key(state: LoopState, purpose: str) -> Key:
     """The key of one purpose in one round; none is ever used twice."""
-    round_key = jax.random.fold_in(state.key, state.round)
-    return jax.random.fold_in(round_key, _PURPOSES.index(purpose))
+    in_round = jax.random.fold_in(state.key, state.round)
+    return jax.random.fold_in(in_round, _PURPOSES.index(purpose))

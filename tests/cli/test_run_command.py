@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -45,7 +46,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | Line]:
     script: list[BaseException | Line] = [*LINES]
 
     def run(
-        config: Config, folder: Path, dataset: Dataset, features_folder: Path
+        config: Config, folder: Path, dataset: Dataset, features_folder: Path, devices: Any
     ) -> Iterator[Line]:
         done = len(results.read_rounds(folder))
         for event in script[done:]:
@@ -117,8 +118,8 @@ def test_the_help_explains_every_option_with_its_default(option: str, default: s
 
 def test_the_help_forgets_no_option():
     text = flat(invoke("run", "--help").output)
-    assert len(RUN_OPTIONS) == 18
-    assert text.count("[default: ") == 18
+    assert len(RUN_OPTIONS) == 22
+    assert text.count("[default: ") == 19
 
 
 def choices(option: str) -> list[str]:
@@ -195,9 +196,9 @@ def test_a_run_and_its_baseline_share_their_features(
 ):
     run, kept = trials.run, []
 
-    def watched(*arguments, features_folder: Path):
+    def watched(*arguments, features_folder: Path, devices: Any):
         kept.append(features_folder)
-        return run(*arguments, features_folder=features_folder)
+        return run(*arguments, features_folder=features_folder, devices=devices)
 
     monkeypatch.setattr(trials, "run", watched)
     assert invoke(*WITH_BASELINE, "--output-dir", folder).exit_code == 0

@@ -22,7 +22,7 @@ from bbald_jax.information.entropy import predictive_entropy
 from bbald_jax.learning.learner import Learner
 from bbald_jax.learning.linen import flax_model
 from bbald_jax.learning.training import mc_dropout_learner
-from bbald_jax.loop.rounds import Data, Loop, LoopState, Round, _round_key
+from bbald_jax.loop.rounds import Data, Loop, LoopState, Round, round_key
 from bbald_jax.typing import CandidateBatch
 
 NUM_POINTS, NUM_TEST, NUM_ROUNDS, BATCH_SIZE = 40, 25, 4, 3
@@ -568,7 +568,7 @@ def test_a_learner_that_needs_labels_starts_with_a_random_batch(data: Data, need
     loop = make_loop(functions.bald, GUESSING._replace(needs_labels=needs_labels))
     state = initial_state(data, initial_per_class=0)
     inputs = loops.predict(loop, state, None, data)
-    key, available = _round_key(state, "select"), pools.available(state.pool)
+    key, available = round_key(state, "select"), pools.available(state.pool)
     by_score = loop.acquisition.select(
         key, inputs, batch_size=BATCH_SIZE, available=available, pending=None
     )

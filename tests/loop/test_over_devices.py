@@ -59,21 +59,39 @@ def numbers(tree):
     )
 
 
+def make_mesh(num_devices, axis):
+    devices = np.asarray(jax.devices()[:num_devices])
+    return jax.sharding.Mesh(devices, (axis,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def compare(ours, theirs, atol):
+    for (state, measured, _), (its_state, its_measured, _) in zip(ours, theirs, strict=True):
+        found, expected = numbers((state, measured)), numbers((its_state, its_measured))
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+            assert a.dtype == b.dtype
+            np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+
+
 for num_devices in DEVICES:
-    mesh = jax.make_mesh(
-        (num_devices,), ("trial",), devices=jax.devices()[:num_devices],
-        axis_types=(jax.sharding.AxisType.Auto,),
-    )
+    mesh = make_mesh(num_devices, "trial")
     spread = [[], [], []]
     for trial, *round in bb.loop.run_over_devices(loop, states, arrays, mesh=mesh, **ends):
         spread[trial].append(round)
     for ours, theirs in zip(spread, alone, strict=True):
-        for (state, measured, _), (its_state, its_measured, _) in zip(ours, theirs, strict=True):
-            found, expected = numbers((state, measured)), numbers((its_state, its_measured))
-            assert jax.tree.structure(found) == jax.tree.structure(expected)
-            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
-                assert a.dtype == b.dtype
-                np.testing.assert_allclose(a, b, rtol=0, atol=ATOL)
+        compare(ours, theirs, ATOL)
+if SPREAD:  # the pool of one trial
+    for trial in (1, 2):
+        mesh = make_mesh(2, "pool")
+        rounds = list(bb.loop.run(loop, states[trial], data[trial], mesh=mesh, **ends))
+        indices = [round.batch.indices.tolist() for _, round, _ in rounds[:-1]]
+        assert indices == [round.batch.indices.tolist() for _, round, _ in alone[trial][:-1]]
+        for (_, ours, _), (_, theirs, _) in zip(rounds, alone[trial], strict=True):
+            nll = ours.evaluation.nll, theirs.evaluation.nll
+            np.testing.assert_allclose(*numbers(nll), rtol=0, atol=1e-6)
+            if ours.batch is not None:
+                scores = ours.batch.scores, theirs.batch.scores
+                np.testing.assert_allclose(*numbers(scores), rtol=0, atol=3e-6)
 print(sorted({*asked}), [len(rounds) for rounds in alone])
 if REFUSES:
     data[1] = data[1]._replace(y_test=data[1].y_test.at[3].set(7))
@@ -95,7 +113,13 @@ def settings(**values: object) -> str:
 
 def test_rounds_on_two_devices_are_those_of_one():
     given = settings(
-        KIND="means", ACQUISITION="bald", WARM=True, DEVICES=(2,), ATOL=1e-6, REFUSES=True
+        KIND="means",
+        ACQUISITION="bald",
+        WARM=True,
+        DEVICES=(2,),
+        ATOL=1e-6,
+        REFUSES=True,
+        SPREAD=False,
     )
     asked, class_7, capacity = run_code(given + CODE, 2).splitlines()
     # Trials end at different times, one of them after the last round.
@@ -118,6 +142,12 @@ def test_rounds_on_three_devices_are_those_of_one(
     kind: str, acquisition: str, warm: bool, atol: float
 ):
     given = settings(
-        KIND=kind, ACQUISITION=acquisition, WARM=warm, DEVICES=(2, 3), ATOL=atol, REFUSES=False
+        KIND=kind,
+        ACQUISITION=acquisition,
+        WARM=warm,
+        DEVICES=(2, 3),
+        ATOL=atol,
+        REFUSES=False,
+        SPREAD=acquisition == "batchbald",
     )
     assert run_code(given + CODE, 3).startswith("[0, 1, 2] [")

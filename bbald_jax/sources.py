@@ -9,7 +9,6 @@ file that is cut short meanwhile would end the process.
 import json
 import math
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -194,7 +193,7 @@ class _Spill:
     def __init__(
         self, folder: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype
     ) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, prefix=f"bbald-{secrets.token_hex(4)}-")
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115: as long as this object
         self._shape, self._dtype = shape, dtype
         self._bytes = math.prod(shape[1:]) * dtype.itemsize
         self._written: list[tuple[int, int]] = []

@@ -30,6 +30,7 @@ def select_batch_epig(
     pending: Pending | None = None,
     key: Key | None = None,
     progress: Progress | None = None,
+    numbers: Int[Array, "N"] | None = None,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about the labels of the targets, greedily.
 
@@ -56,6 +57,7 @@ def select_batch_epig(
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
       progress: see `select_kbald`.
+      numbers: `[N]`, see `greedy`; for a part of a pool.
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats, never below zero;
@@ -112,4 +114,5 @@ def select_batch_epig(
         is_exact=False,
         key=key,
         progress=progress,
+        numbers=numbers,
     )

@@ -44,6 +44,7 @@ def select_gaussian_batchbald(
     pending: Pending | None = None,
     key: Key | None = None,
     progress: Progress | None = None,
+    numbers: Int[Array, "N"] | None = None,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about the parameters, in Gaussian form, greedily.
 
@@ -65,6 +66,7 @@ def select_gaussian_batchbald(
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
       progress: see `select_kbald`.
+      numbers: `[N]`, see `greedy`; for a part of a pool.
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats, never below zero;
@@ -121,6 +123,7 @@ def select_gaussian_batchbald(
         is_exact=False,
         key=key,
         progress=progress,
+        numbers=numbers,
     )
     is_first = jnp.arange(batch_size) == 0
     if pending is not None and pending.size:

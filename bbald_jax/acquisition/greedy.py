@@ -27,6 +27,7 @@ def greedy(
     is_exact: bool,
     key: Key | None = None,
     progress: Progress | None = None,
+    numbers: Int[Array, "N"] | None = None,
 ) -> CandidateBatch:
     """The available point of highest gain, B times.
 
@@ -44,6 +45,8 @@ def greedy(
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
       progress: see `select_kbald`.
+      numbers: `[N]`, what the points are called in the pool that these are a part of: the key goes
+        by that. Their positions by default.
 
     Returns:
       B slots; `scores` are the running sums of the gains.
@@ -51,7 +54,8 @@ def greedy(
     assert_positive(batch_size=batch_size)
     num_points = is_invalid.shape[0]
     available = without_pending(assert_available(available, num_points) & ~is_invalid, pending)
-    priority = None if key is None else priorities(key, jnp.arange(num_points))
+    numbers = jnp.arange(num_points) if numbers is None else numbers
+    priority = None if key is None else priorities(key, numbers)
     if pending is not None and pending.size:
         conditions, num_conditions = usable_pending(pending, is_invalid)
         found = jnp.asarray(True)

@@ -139,7 +139,9 @@ def examine(
     def skip(bounds: Float[Array, "N"], *_):
         shapes = jax.eval_shape(look, bounds, first_trees, thresholds[0], bests[0])[1]
         empty = jax.tree.map(
-            lambda leaf: jnp.full(leaf.shape, 0 if leaf.dtype == jnp.int32 else -jnp.inf, leaf.dtype),
+            lambda leaf: jnp.full(
+                leaf.shape, 0 if leaf.dtype == jnp.int32 else -jnp.inf, leaf.dtype
+            ),
             shapes,
         )
         return nothing, empty._replace(work=jnp.zeros_like(empty.work))

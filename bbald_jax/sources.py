@@ -193,7 +193,7 @@ class _Spill:
     def __init__(
         self, folder: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype
     ) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115: as long as this object
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (open as long as this is)
         self._shape, self._dtype = shape, dtype
         self._bytes = math.prod(shape[1:]) * dtype.itemsize
         self._written: list[tuple[int, int]] = []

@@ -308,7 +308,7 @@ def _open_safetensors(path: Path, array: str | None) -> FileArray:
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         names = sorted(header)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: no .safetensors file, or a damaged one") from error
     if array is None and len(names) == 1:
         array = names[0]

@@ -8,7 +8,7 @@ settles one step at least, and mostly all that are left.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,7 @@ class Guess(NamedTuple):
     details: Any
 
 
+@runtime_checkable
 class Method(Protocol):
     """A joint acquisition function."""
 

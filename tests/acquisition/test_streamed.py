@@ -87,11 +87,11 @@ def test_whatever_the_sizes_of_buffer_and_pieces(pool, capacity: int, buffer: in
     assert int(batch.diagnostics.num_passes) <= BATCH_SIZE + 2
 
 
-def copies(seed: int, num_groups: int = 5, num_copies: int = 30) -> np.ndarray:
+def copies(seed: int, num_groups: int = 10, num_copies: int = 100) -> np.ndarray:
     """Groups of near-copies, of rising information: the best rows are copies of a few points."""
     rng = np.random.default_rng(seed)
     groups = rng.standard_normal((num_groups, NUM_SAMPLES, NUM_CLASSES))
-    groups *= np.linspace(0.5, 1.5, num_groups)[:, None, None]
+    groups *= np.linspace(0.8, 1.2, num_groups)[:, None, None]
     logits = np.repeat(groups, num_copies, axis=0)
     logits = logits + 1e-3 * rng.standard_normal(logits.shape)
     return np.asarray(jax.nn.log_softmax(logits.astype(np.float32)))

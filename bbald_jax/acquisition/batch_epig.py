@@ -32,6 +32,7 @@ def select_batch_epig(
     key: Key | None = None,
     progress: Progress | None = None,
     axis_name: AxisName | None = None,
+    numbers: Int[Array, "N"] | None = None,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about the labels of the targets, greedily.
 
@@ -59,6 +60,7 @@ def select_batch_epig(
         taken of those that are exactly equal.
       progress: see `select_kbald`.
       axis_name: see `select_batchbald`; T is this device's share too.
+      numbers: `[N]`, see `greedy`; for a part of a pool.
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats, never below zero;
@@ -117,4 +119,5 @@ def select_batch_epig(
         key=key,
         progress=progress,
         axis_name=axis_name,
+        numbers=numbers,
     )

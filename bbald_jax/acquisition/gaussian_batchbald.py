@@ -46,6 +46,7 @@ def select_gaussian_batchbald(
     key: Key | None = None,
     progress: Progress | None = None,
     axis_name: AxisName | None = None,
+    numbers: Int[Array, "N"] | None = None,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about the parameters, in Gaussian form, greedily.
 
@@ -68,6 +69,7 @@ def select_gaussian_batchbald(
         taken of those that are exactly equal.
       progress: see `select_kbald`.
       axis_name: see `select_batchbald`.
+      numbers: `[N]`, see `greedy`; for a part of a pool.
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats, never below zero;
@@ -126,6 +128,7 @@ def select_gaussian_batchbald(
         key=key,
         progress=progress,
         axis_name=axis_name,
+        numbers=numbers,
     )
     is_first = jnp.arange(batch_size) == 0
     if pending is not None and pending.size:

@@ -29,6 +29,7 @@ def greedy(
     key: Key | None = None,
     progress: Progress | None = None,
     axis_name: AxisName | None = None,
+    numbers: Int[Array, "N"] | None = None,
 ) -> CandidateBatch:
     """The available point of highest gain, B times.
 
@@ -47,6 +48,8 @@ def greedy(
         taken of those that are exactly equal.
       progress: see `select_kbald`.
       axis_name: see `select_batchbald`.
+      numbers: `[N]`, what the points are called in the pool that these are a part of: the key goes
+        by that. Their positions by default.
 
     Returns:
       B slots; `scores` are the running sums of the gains.
@@ -56,7 +59,9 @@ def greedy(
     axis = pool_axis(axis_name, num_points)
     available = assert_available(available, num_points) & ~is_invalid
     available = without_pending(available, pending, axis_name)
-    priority = None if key is None else priorities(key, axis.indices())
+    priority = (
+        None if key is None else priorities(key, axis.indices() if numbers is None else numbers)
+    )
     if pending is not None and pending.size:
         conditions, num_conditions = usable_pending(pending, is_invalid, axis_name)
         found = jnp.asarray(True)

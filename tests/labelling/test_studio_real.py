@@ -71,7 +71,7 @@ class Bridge:
         self.process.wait()
 
     def wait_for(self, what: Callable[[], bool]) -> None:
-        until = time.monotonic() + 90
+        until = time.monotonic() + 300
         while not what():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < until, self.log.read_text()
@@ -80,6 +80,7 @@ class Bridge:
 
 def sign_in(browser: Any, server: studio_server.Running) -> Any:
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(120_000)  # of a machine that is busy
     page.goto(f"{server.url}/user/login/")
     page.fill("input[name=email]", studio_server.USER)
     page.fill("input[name=password]", studio_server.PASSWORD)
@@ -115,7 +116,7 @@ def test_two_rounds_in_a_real_browser_with_the_bridge_killed_between(tmp_path: P
 
         def look() -> int:
             """The item that is shown, once another one than the last is."""
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while time.monotonic() < until:
                 if (pixels := page.evaluate(SHOWN)) is not None:
                     is_it = (images.reshape(N, -1) == pixels).all(axis=1)

@@ -6,6 +6,7 @@ FOLDER keeps the installation (1 GB) for the next time; without it, it is made a
 playwright and Chromium.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -97,7 +98,11 @@ def test_two_rounds_in_a_real_browser_with_the_bridge_killed_between(tmp_path: P
     rows = rng.normal(size=(N, 8)) + 3 * truth[:, None]
     np.save(tmp_path / "rows.npy", rows.astype(np.float32))
     folder = Path(os.environ.get("BBALD_LABEL_STUDIO") or tmp_path)
-    with studio_server.running(folder) as server, sync_playwright() as driver:
+    with (
+        studio_server.running(folder) as server,
+        sync_playwright() as driver,
+        contextlib.ExitStack() as ends,
+    ):
         headers = {"Authorization": f"Token {server.token}"}
         http = httpx.Client(base_url=server.url, headers=headers, timeout=60)
 
@@ -107,6 +112,7 @@ def test_two_rounds_in_a_real_browser_with_the_bridge_killed_between(tmp_path: P
             return sorted(found, key=lambda task: task["id"])
 
         bridge = Bridge(tmp_path, server, "--create", "Dark or light", "--classes", "dark,light")
+        ends.callback(bridge.kill)
         bridge.wait_for(lambda: f"{QUEUE} in the queue" in bridge.log.read_text())
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = sign_in(browser, server)

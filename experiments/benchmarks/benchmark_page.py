@@ -36,7 +36,7 @@ KEYS = "123456789a"
 PRESS = """key => new Promise(resolve => {
   const item = document.getElementById("item"), before = item.dataset.shown;
   const start = performance.now();
-  document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
   const look = () => {
     const image = item.querySelector("img");
     const isNew = item.dataset.shown !== before && image && image.complete && image.naturalWidth;

@@ -92,7 +92,7 @@ def select(num_devices: int, N: int, K: int, num_configurations: int, take: int 
     compiled = function.lower(key, pool.log_probs, pool.available).compile()
     batch = jax.block_until_ready(compiled(key, pool.log_probs, pool.available))
     seconds = []
-    for _ in range(3):
+    for _ in range(2):
         start = time.process_time()
         jax.block_until_ready(compiled(key, pool.log_probs, pool.available))
         seconds.append(time.process_time() - start)
@@ -177,7 +177,7 @@ def main() -> None:
         args.output / "sharded.md",
         "# A pool on many devices",
         reporting.machine("bbald_jax", "jax"),
-        "Virtual devices of one core (the script was pinned to it), the best of three runs, "
+        "Virtual devices of one core (the script was pinned to it), the better of two runs, "
         "without compilation; CPU seconds of the process. Bytes are what the compiled program has "
         "a device hand over, at most: a branch that is not taken counts too. Work: evaluations of "
         "a point on a node, over those of a dense evaluation. "

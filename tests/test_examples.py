@@ -46,6 +46,7 @@ def test_every_page_with_examples_is_run():
         "head",
         "loop",
         "runs",
+        "scale",
     }, "run it below (doors: in its own file)"
 
 
@@ -54,6 +55,18 @@ def test_the_readme_shows_examples_of_the_pages():
     assert len(shown) == 3
     for text, page in zip(shown, ("start", "labelling", "loop"), strict=True):
         assert text in examples(PAGES[page]), f"README.md and docs/{page}.md differ"
+
+
+@pytest.mark.usefixtures("few_configurations")
+def test_a_pool_on_many_devices():
+    spread, own = (text for text in examples(PAGES["scale"]) if "mesh" in text)
+    names: dict[str, Any] = {}
+    exec(spread, names)
+    batch = names["batch"]
+    exec(own, names)
+    assert len(set(batch.indices.tolist())) == 10
+    whole = bb.select_kbald(names["pool"].log_probs, key=jax.random.key(0), batch_size=10)
+    np.testing.assert_array_equal(names["batch"].indices, whole.indices)
 
 
 def test_two_minutes(capsys: pytest.CaptureFixture[str]):

@@ -1,5 +1,8 @@
 """Sampling a pool that is spread over devices: the numbers of one device, and no exchange."""
 
+import re
+from pathlib import Path
+
 import pytest
 from several_devices import run_code
 
@@ -65,3 +68,11 @@ def test_a_sharded_pool_is_sampled_as_a_whole_one():
 @pytest.mark.slow
 def test_every_learner_samples_a_sharded_pool_as_a_whole_one():
     run_code("EVERY = True\n" + CODE, 8)
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation():
+    page = Path(__file__).parents[2] / "docs" / "scale.md"
+    (example,) = re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL)
+    indices = re.findall(r"\d+", run_code(example, 4))
+    assert len({*indices}) == 5 and all(int(index) < 2000 for index in indices)

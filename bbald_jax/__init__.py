@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from bbald_jax.acquisition.stochastic import perturb_power as perturb_power
     from bbald_jax.acquisition.stochastic import perturb_softmax as perturb_softmax
     from bbald_jax.acquisition.stochastic import perturb_softrank as perturb_softrank
+    from bbald_jax.acquisition.streamed import select_stream as select_stream
     from bbald_jax.acquisition.top import select_bald as select_bald
     from bbald_jax.acquisition.top import select_random as select_random
     from bbald_jax.acquisition.top import select_top as select_top
@@ -97,6 +98,8 @@ if TYPE_CHECKING:
     from bbald_jax.learning.text_embedding import text_features as text_features
     from bbald_jax.learning.torch_sampling import sample_torch as sample_torch
     from bbald_jax.learning.training import mc_dropout_learner as mc_dropout_learner
+    from bbald_jax.sources import Lazy as Lazy
+    from bbald_jax.sources import open_source as open_source
     from bbald_jax.typing import BatchBALDDiagnostics as BatchBALDDiagnostics
     from bbald_jax.typing import CandidateBatch as CandidateBatch
     from bbald_jax.typing import Diagnostics as Diagnostics
@@ -135,6 +138,7 @@ _LAZY = {
     **dict.fromkeys(
         ("select_bald", "select_random", "select_top", "without_pending"), "acquisition.top"
     ),
+    "select_stream": "acquisition.streamed",
     "select_typiclust": "acquisition.typiclust",
     **dict.fromkeys(
         ("conditional_entropy", "mutual_information", "predictive_entropy"), "information.entropy"
@@ -157,6 +161,7 @@ _LAZY = {
         ("Agreement", "StoppingAdvice", "advise_stopping", "predictions_agreement"),
         "labelling.stopping",
     ),
+    **dict.fromkeys(("Lazy", "open_source"), "sources"),
     **dict.fromkeys(("BatchBALDDiagnostics", "CandidateBatch", "Diagnostics"), "typing"),
     **dict.fromkeys(("check_log_probs", "from_logits", "from_probs"), "validation"),
     "Augmentation": "learning.augmentation",

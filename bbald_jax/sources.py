@@ -9,7 +9,6 @@ file that is cut short meanwhile would end the process.
 import json
 import math
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -194,7 +193,7 @@ class _Spill:
     def __init__(
         self, folder: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype
     ) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, prefix=f"bbald-{secrets.token_hex(4)}-")
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (open as long as this is)
         self._shape, self._dtype = shape, dtype
         self._bytes = math.prod(shape[1:]) * dtype.itemsize
         self._written: list[tuple[int, int]] = []
@@ -309,7 +308,7 @@ def _open_safetensors(path: Path, array: str | None) -> FileArray:
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         names = sorted(header)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: no .safetensors file, or a damaged one") from error
     if array is None and len(names) == 1:
         array = names[0]

@@ -37,11 +37,16 @@ class Diagnostics(NamedTuple):
       num_tied: `[]` int32, available points, chosen ones included, whose score equals that of the
         last one chosen (within 1e-6 where a key chooses among equals). 0 from functions whose
         gains depend on the batch so far.
+      num_verified: `[]` int32, from `select_stream`: how many of the points, the first ones, are
+        those of a selection with the whole pool in memory.
+      num_passes: `[]` int32, from `select_stream`: how often the source was read.
     """
 
     num_invalid: Int[Array, ""]
     is_exact: Bool[Array, "B"]
     num_tied: Int[Array, ""]
+    num_verified: Int[Array, ""] | None = None
+    num_passes: Int[Array, ""] | None = None
 
 
 class BatchBALDDiagnostics(NamedTuple):
@@ -65,6 +70,10 @@ class BatchBALDDiagnostics(NamedTuple):
         `(sum a)^2 / sum a^2` with `a = v H(w)`.
       work_fraction: `[]`, evaluations of a point on a node, on merged nodes and for the
         certificate too, over those of a dense evaluation of every point in each of the B steps.
+      num_verified: `[]` int32, from `select_stream`: how many of the points, the first ones, are
+        those of a selection with the whole pool in memory. Points that were chosen when the samples
+        were spent are none of them: in memory nothing tells these apart either.
+      num_passes: `[]` int32, see `Diagnostics`.
     """
 
     num_invalid: Int[Array, ""]

@@ -65,9 +65,9 @@ def assert_target_log_probs(
 
 def invalid_points(log_probs: LogProbs) -> Bool[Array, "N"]:
     """True for points with a NaN or an infinite probability: they must never be selected."""
-    # Of the input itself: XLA would keep what is made of each number, for the whole pool, for whoever
-    # needs it next. The sum is for NaN, which a maximum leaves out on a CPU in jaxlib 0.10.2, where
-    # it takes eight numbers and more at a time.
+    # Of the input itself: XLA would keep what is made of each number, for whoever needs it next.
+    # The sum is for NaN, which a maximum leaves out on a CPU in jaxlib 0.10.2, where it takes eight
+    # numbers and more at a time.
     is_nan = jnp.isnan(jnp.sum(log_probs, axis=(1, 2)))
     return is_nan | ~jnp.isfinite(jnp.exp(jnp.max(log_probs, axis=(1, 2))))
 

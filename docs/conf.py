@@ -38,6 +38,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # they would come from another host
+# So a widget is what it says of itself.
+nb_mime_priority_overrides = [("*", "application/vnd.jupyter.widget-view+json", None)]
 
 default_role = "code"
 add_module_names = False

@@ -23,6 +23,7 @@ import jaxlib.version  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jax._src import compiler  # noqa: E402
+from quick import quick_compile_options  # noqa: E402
 
 import bbald_jax.tiling  # noqa: E402
 from bbald_jax.tiling import tiling  # noqa: E402
@@ -103,32 +104,15 @@ COMPILED_IN_FULL = (
     "acquisition/test_search.py",
 )
 
-#: XLA's older way to make the code of a kernel, and all kernels in one piece: a fit is compiled in
-#: a quarter of the time.
-QUICK_OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-
 
 @pytest.fixture(scope="session")
 def quickly_compiled() -> Callable[[], AbstractContextManager[None]]:
     """`with quickly_compiled():` what is compiled is compiled without most optimisations."""
-    options = QUICK_OPTIONS
-    try:
-        jax.jit(lambda x: x, compiler_options=options)(0)
-    except jax.errors.JaxRuntimeError:  # an XLA that has the older way only
-        options = {}
-    make_options = compiler.get_compile_options
-
-    def make_quick_options(
-        *args: Any, env_options_overrides: dict[str, Any] | None = None, **kwargs: Any
-    ) -> Any:
-        overrides = options | (env_options_overrides or {})
-        return make_options(*args, env_options_overrides=overrides, **kwargs)
+    make_quick_options = quick_compile_options()
 
     @contextmanager
     def quickly() -> Iterator[None]:
         jax.config.update("jax_disable_most_optimizations", True)
-        # As if every `jax.jit` had these `compiler_options`: JAX has no setting for that, and the
-        # variable XLA_FLAGS would be for all files.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiler, "get_compile_options", make_quick_options)
             yield

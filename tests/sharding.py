@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax._src import compiler
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
+from quick import quick_compile_options
 
 import bbald_jax as bb
 from bbald_jax.acquisition.sharded import _select
@@ -218,6 +220,9 @@ def exchanged(acquisition: str, mesh: Mesh) -> list[tuple[str, int]]:
 def main() -> None:
     """Run what the first argument asks for, and print what was found."""
     asked = json.loads(sys.argv[1])
+    if asked.get("quick"):
+        compiler.get_compile_options = quick_compile_options()
+        jax.config.update("jax_disable_most_optimizations", True)
     if address := asked.get("coordinator"):
         jax.distributed.initialize(
             address,

@@ -23,6 +23,7 @@ ORDER = (
     "typing",
     "files",
     "extras",
+    "sources",
     "validation",
     "tiling",
     "masks",

@@ -19,7 +19,7 @@ def first_cell(notebook: Path) -> str:
 
 
 def test_all_begin_alike():
-    assert len(NOTEBOOKS) == 3
+    assert len(NOTEBOOKS) == 4
     assert len(set(map(first_cell, NOTEBOOKS))) == 1
 
 
@@ -28,7 +28,7 @@ def test_a_clone_is_not_taken_for_the_installed_library(tmp_path: Path, place: s
     (tmp_path / "bbald_jax" / "notebooks").mkdir(parents=True)
     source = first_cell(NOTEBOOKS[0])
     lines = [line for line in source.splitlines() if "%pip" in line]
-    assert lines == ['    %pip install -q "{clone}[experiments]"']
+    assert lines == ['    %pip install -q "{clone}[experiments,widget]"']
     # What pip does, as far as this is concerned; the clone is empty, the repository is not.
     source = source.replace(lines[0], "    installed = clone; sys.path += sys.argv[1:]")
     check = "from bbald_jax import flax_model, select; print(installed)"

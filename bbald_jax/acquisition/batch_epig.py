@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from bbald_jax.acquisition.greedy import greedy
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.information.gaussian import residuals, step_down
 from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending, TargetLogProbs
@@ -20,7 +21,7 @@ from bbald_jax.validation import (
 _einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
 
-@partial(jax.jit, static_argnames=("batch_size", "progress"))
+@partial(jax.jit, static_argnames=("batch_size", "progress", "axis_name"))
 def select_batch_epig(
     log_probs: LogProbs,
     target_log_probs: TargetLogProbs,
@@ -30,6 +31,8 @@ def select_batch_epig(
     pending: Pending | None = None,
     key: Key | None = None,
     progress: Progress | None = None,
+    axis_name: AxisName | None = None,
+    numbers: Int[Array, "N"] | None = None,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about the labels of the targets, greedily.
 
@@ -56,6 +59,8 @@ def select_batch_epig(
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
       progress: see `select_kbald`.
+      axis_name: see `select_batchbald`; T is this device's share too.
+      numbers: `[N]`, see `greedy`; for a part of a pool.
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats, never below zero;
@@ -70,15 +75,16 @@ def select_batch_epig(
     labels are predicted linearly from the batch's (Cover and Thomas, chapter 8).
     """
     num_points, num_samples, _ = assert_log_probs(log_probs)
+    axis = pool_axis(axis_name, num_points)
     assert_target_log_probs(log_probs, target_log_probs)
     points, targets = residuals(log_probs), residuals(target_log_probs)
-    num_targets = jnp.sum(~invalid_points(target_log_probs))
-    wanted = _einsum("trk,trl->kl", targets, targets) / jnp.maximum(num_targets, 1)
+    num_targets = axis.sum(jnp.sum(~invalid_points(target_log_probs)))
+    wanted = axis.sum(_einsum("trk,trl->kl", targets, targets)) / jnp.maximum(num_targets, 1)
 
     def learn_of(state, index: Int[Array, ""], is_found: Bool[Array, ""]):
         """P, V and `W_n = A_n P B P A_n'` once the label of a point is known."""
         unknown, own, useful = state
-        point = jnp.where(is_found, points[index], 0)
+        point = jnp.where(is_found, axis.row(points, index), 0)
         step = step_down(point, unknown)
         seen = _einsum("kl,lr->kr", unknown, _einsum("kl,lr->kr", wanted, step))
         inner = _einsum("kr,kl,ls->rs", step, wanted, step)
@@ -112,4 +118,6 @@ def select_batch_epig(
         is_exact=False,
         key=key,
         progress=progress,
+        axis_name=axis_name,
+        numbers=numbers,
     )

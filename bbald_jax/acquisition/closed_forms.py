@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from bbald_jax.acquisition.greedy import greedy
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.information.gaussian import GaussianPosterior
 from bbald_jax.typing import Available, CandidateBatch, Key, Pending
 from bbald_jax.validation import assert_positive
@@ -24,6 +25,7 @@ def select_gaussian_batchbald_closed(
     available: Available | None = None,
     pending: Pending | None = None,
     key: Key | None = None,
+    axis_name: AxisName | None = None,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about the parameters of a Gaussian posterior.
 
@@ -41,6 +43,8 @@ def select_gaussian_batchbald_closed(
         They are in S from the start, and they are not returned.
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
+      axis_name: see `select_batchbald`; factors and weights are this device's share, the targets
+        are whole.
 
     Returns:
       B slots; `gains` as above, in nats, `scores` their running sum. Points whose weight is NaN
@@ -59,6 +63,7 @@ def select_gaussian_batchbald_closed(
         pending=pending,
         key=key,
         has_targets=False,
+        axis_name=axis_name,
     )
 
 
@@ -70,6 +75,7 @@ def select_batch_epig_closed(
     pending: Pending | None = None,
     key: Key | None = None,
     weigh_targets: bool = False,
+    axis_name: AxisName | None = None,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about those of the targets of a Gaussian posterior.
 
@@ -93,6 +99,7 @@ def select_batch_epig_closed(
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
       weigh_targets: see there (static).
+      axis_name: see `select_gaussian_batchbald_closed`.
 
     Returns:
       B slots; `gains` as above, in nats, `scores` their running sum. Points whose weight is NaN
@@ -113,10 +120,11 @@ def select_batch_epig_closed(
         key=key,
         has_targets=True,
         weigh_targets=weigh_targets,
+        axis_name=axis_name,
     )
 
 
-@partial(jax.jit, static_argnames=("batch_size", "has_targets", "weigh_targets"))
+@partial(jax.jit, static_argnames=("batch_size", "has_targets", "weigh_targets", "axis_name"))
 def _select(
     posterior: GaussianPosterior,
     *,
@@ -126,9 +134,11 @@ def _select(
     key: Key | None,
     has_targets: bool,
     weigh_targets: bool = False,
+    axis_name: AxisName | None = None,
 ) -> CandidateBatch:
     assert_positive(batch_size=batch_size)
     factors, weights, targets, target_weights, num_classes, doubts = posterior
+    axis = pool_axis(axis_name, len(factors))
     if weigh_targets and doubts is None:
         raise ValueError(
             "posterior.target_doubts: None, and the targets are to be weighed by them; give 1 less "
@@ -157,9 +167,10 @@ def _select(
         """Variances and covariances once the label of a point is known."""
         variance, shared, target_variance, directions, count = state
         # The point's factor less what is known of it already.
-        own = factors[index]
+        own = axis.row(factors, index)
         left = own - _einsum("bd,b->d", directions, _einsum("bd,d->b", directions, own))
-        scale = weights[index] / (1 + weights[index] * variance[index])
+        weight = axis.row(weights, index)
+        scale = weight / (1 + weight * axis.row(variance, index))
         direction = jnp.where(is_found, left * jnp.sqrt(scale), 0)
         moved, targets_moved = (
             _einsum("nd,d->n", factors, direction),
@@ -193,4 +204,5 @@ def _select(
         is_invalid=is_invalid,
         is_exact=False,
         key=key,
+        axis_name=axis_name,
     )

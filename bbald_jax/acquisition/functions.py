@@ -28,6 +28,7 @@ from bbald_jax.acquisition.inputs import (
     required,
 )
 from bbald_jax.acquisition.kbald import select_kbald
+from bbald_jax.acquisition.pool_axis import AxisName
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.acquisition.top import select_random, select_top, without_pending
@@ -42,38 +43,43 @@ _KEPT = 64
 
 def _top(
     name: str,
-    score: Callable[[Key, Inputs, Available], Float[Array, "N"]],
+    score: Callable[[Key, Inputs, Available, AxisName | None], Float[Array, "N"]],
     description: str,
     requires: tuple[str, ...] = ("log_probs",),
     is_random: bool = False,
 ) -> Acquisition:
-    """The B points of highest score; `score` sees which points it may choose from.
+    """The B points of highest score; `score(key, inputs, available, axis_name)`.
 
     The key goes to the score, if it is random; else to the choice among equal ones.
     """
 
     def select(
-        key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
+        key: Key,
+        inputs: Inputs,
+        *,
+        batch_size: int,
+        available: Available,
+        pending: Pending | None,
+        axis_name: AxisName | None = None,
     ) -> CandidateBatch:
         is_invalid = invalid_points(required(inputs, "log_probs"))
-        available = without_pending(available & ~is_invalid, pending)
+        available = without_pending(available & ~is_invalid, pending, axis_name)
         return select_top(
-            score(key, inputs, available),
+            score(key, inputs, available, axis_name),
             batch_size=batch_size,
             available=available,
             num_invalid=jnp.sum(is_invalid),
             key=None if is_random else key,
+            axis_name=axis_name,
         )
 
-    return Acquisition(name, requires, select, description)
+    return Acquisition(name, requires, select, description, takes_axis_name=True)
 
 
 def _pointwise(
     name: str, score: Callable[[LogProbs], Float[Array, "N"]], description: str
 ) -> Acquisition:
-    return _top(
-        name, lambda key, inputs, available: score(required(inputs, "log_probs")), description
-    )
+    return _top(name, lambda key, inputs, *_: score(required(inputs, "log_probs")), description)
 
 
 def _bald(inputs: Inputs) -> Float[Array, "N"]:
@@ -86,14 +92,22 @@ def _above_rounding(scores: Float[Array, "N"]) -> Float[Array, "N"]:
 
 
 def _select_random(
-    key: Key, inputs: Inputs, *, batch_size: int, available: Available, pending: Pending | None
+    key: Key,
+    inputs: Inputs,
+    *,
+    batch_size: int,
+    available: Available,
+    pending: Pending | None,
+    axis_name: AxisName | None = None,
 ) -> CandidateBatch:
     del inputs
-    available = without_pending(available, pending)
-    return select_random(key, batch_size=batch_size, available=available)
+    available = without_pending(available, pending, axis_name)
+    return select_random(key, batch_size=batch_size, available=available, axis_name=axis_name)
 
 
-random = Acquisition("random", (), _select_random, "points uniformly at random")
+random = Acquisition(
+    "random", (), _select_random, "points uniformly at random", takes_axis_name=True
+)
 
 predictive_entropy = _pointwise(
     "predictive-entropy", entropy.predictive_entropy, "highest entropy of the mean prediction"
@@ -146,22 +160,26 @@ def batchbald(num_configurations: int = 10_000, progress: Progress | None = None
 
 power_bald = _top(
     "power-bald",
-    lambda key, inputs, available: stochastic.perturb_power(key, _above_rounding(_bald(inputs))),
+    lambda key, inputs, available, axis_name: stochastic.perturb_power(
+        key, _above_rounding(_bald(inputs)), axis_name=axis_name
+    ),
     "drawn with probability proportional to the BALD score",
     is_random=True,
 )
 
 softmax_bald = _top(
     "softmax-bald",
-    lambda key, inputs, available: stochastic.perturb_softmax(key, _bald(inputs)),
+    lambda key, inputs, available, axis_name: stochastic.perturb_softmax(
+        key, _bald(inputs), axis_name=axis_name
+    ),
     "drawn with probability proportional to exp(BALD score)",
     is_random=True,
 )
 
 softrank_bald = _top(
     "softrank-bald",
-    lambda key, inputs, available: stochastic.perturb_softrank(
-        key, _bald(inputs), available=available
+    lambda key, inputs, available, axis_name: stochastic.perturb_softrank(
+        key, _bald(inputs), available=available, axis_name=axis_name
     ),
     "drawn with probability proportional to 1 / rank by BALD score",
     is_random=True,
@@ -169,8 +187,8 @@ softrank_bald = _top(
 
 epig = _top(
     "epig",
-    lambda key, inputs, available: pointwise.epig(
-        required(inputs, "log_probs"), required(inputs, "target_log_probs")
+    lambda key, inputs, available, axis_name: pointwise.epig(
+        required(inputs, "log_probs"), required(inputs, "target_log_probs"), axis_name=axis_name
     ),
     "highest mutual information between a point's label and those of the target points",
     requires=("log_probs", "target_log_probs"),
@@ -182,6 +200,7 @@ def _joint(
     requires: tuple[str, ...],
     form: Callable[..., CandidateBatch],
     description: str,
+    takes_axis_name: bool = False,
     **settings: Any,
 ) -> Acquisition:
     """A function whose arguments are called as the fields of `Inputs` that it requires."""
@@ -190,14 +209,16 @@ def _joint(
         fields = {field: required(inputs, field) for field in requires}
         return form(key=key, **fields, **settings, **options)
 
-    return Acquisition(name, requires, select, description)
+    return Acquisition(name, requires, select, description, takes_axis_name)
 
 
 @lru_cache(maxsize=_KEPT)  # as for BatchBALD
 def kbald(progress: Progress | None = None) -> Acquisition:
     """2-BALD; `progress` as in `select_kbald`."""
     description = "BALD scores less the mutual information of each pair of labels in the batch"
-    return _joint("kbald", ("log_probs",), select_kbald, description, progress=progress)
+    return _joint(
+        "kbald", ("log_probs",), select_kbald, description, takes_axis_name=True, progress=progress
+    )
 
 
 @lru_cache(maxsize=_KEPT)  # as for BatchBALD
@@ -208,6 +229,7 @@ def gaussian_batchbald(progress: Progress | None = None) -> Acquisition:
         ("log_probs",),
         select_gaussian_batchbald,
         "BatchBALD in Gaussian form, for batches that the samples cannot tell apart",
+        takes_axis_name=True,
         progress=progress,
     )
 
@@ -220,6 +242,7 @@ def batch_epig(progress: Progress | None = None) -> Acquisition:
         ("log_probs", "target_log_probs"),
         select_batch_epig,
         "what the batch's labels, jointly, tell about those of the target points",
+        takes_axis_name=True,
         progress=progress,
     )
 

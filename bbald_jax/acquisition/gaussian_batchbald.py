@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.acquisition.greedy import greedy
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.acquisition.top import usable_pending
@@ -35,7 +36,7 @@ class _State(NamedTuple):
     unknown: Float[Array, "K K"]
 
 
-@partial(jax.jit, static_argnames=("batch_size", "progress"))
+@partial(jax.jit, static_argnames=("batch_size", "progress", "axis_name"))
 def select_gaussian_batchbald(
     log_probs: LogProbs,
     *,
@@ -44,6 +45,8 @@ def select_gaussian_batchbald(
     pending: Pending | None = None,
     key: Key | None = None,
     progress: Progress | None = None,
+    axis_name: AxisName | None = None,
+    numbers: Int[Array, "N"] | None = None,
 ) -> CandidateBatch:
     """B points whose joint labels tell most about the parameters, in Gaussian form, greedily.
 
@@ -65,6 +68,8 @@ def select_gaussian_batchbald(
       key: draws among points whose gains are equal within 1e-6; without it the lowest index is
         taken of those that are exactly equal.
       progress: see `select_kbald`.
+      axis_name: see `select_batchbald`.
+      numbers: `[N]`, see `greedy`; for a part of a pool.
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats, never below zero;
@@ -81,6 +86,7 @@ def select_gaussian_batchbald(
     (1978).
     """
     num_points, num_samples, _ = assert_log_probs(log_probs)
+    axis = pool_axis(axis_name, num_points)
     is_invalid = invalid_points(log_probs)
     alone = jnp.where(is_invalid, 0, mutual_information(log_probs))
     block = min(_BLOCK, num_points)
@@ -106,7 +112,7 @@ def select_gaussian_batchbald(
         return gains, state._replace(bounds=gains)
 
     def learn_of(state: _State, index: Int[Array, ""], is_found: Bool[Array, ""]) -> _State:
-        learnt = learn(residuals(log_probs[index][None])[0], state.unknown)
+        learnt = learn(residuals(axis.row(log_probs, index)[None])[0], state.unknown)
         return state._replace(unknown=jnp.where(is_found, learnt, state.unknown))
 
     batch = greedy(
@@ -121,8 +127,10 @@ def select_gaussian_batchbald(
         is_exact=False,
         key=key,
         progress=progress,
+        axis_name=axis_name,
+        numbers=numbers,
     )
     is_first = jnp.arange(batch_size) == 0
     if pending is not None and pending.size:
-        is_first &= usable_pending(pending, is_invalid)[1] == 0
+        is_first &= usable_pending(pending, is_invalid, axis_name)[1] == 0
     return batch._replace(diagnostics=batch.diagnostics._replace(is_exact=is_first))

@@ -3,18 +3,18 @@
 from functools import partial
 
 import jax
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.acquisition.greedy import greedy
 from bbald_jax.acquisition.pointwise import epig
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.information.entropy import mutual_information
 from bbald_jax.typing import Available, CandidateBatch, Key, LogProbs, Pending
 from bbald_jax.validation import assert_log_probs, invalid_points
 
 
-@partial(jax.jit, static_argnames=("batch_size", "progress"))
+@partial(jax.jit, static_argnames=("batch_size", "progress", "axis_name"))
 def select_kbald(
     log_probs: LogProbs,
     *,
@@ -23,6 +23,7 @@ def select_kbald(
     pending: Pending | None = None,
     key: Key | None = None,
     progress: Progress | None = None,
+    axis_name: AxisName | None = None,
 ) -> CandidateBatch:
     """2-BALD: B informative points that tell little about each other, chosen greedily.
 
@@ -44,6 +45,7 @@ def select_kbald(
         taken of those that are exactly equal.
       progress: called on the host after each point, with the number of points chosen so far
         (static: another function is another compilation; not under `vmap`).
+      axis_name: see `select_batchbald`.
 
     Returns:
       B slots, in order of acquisition. `gains[i]` is the gain above, in nats; `scores[i]` the sum
@@ -56,14 +58,15 @@ def select_kbald(
 
     Source: Kirsch (2023), "Speeding Up BatchBALD", with k = 2.
     """
-    assert_log_probs(log_probs)
+    num_points, _, _ = assert_log_probs(log_probs)
+    axis = pool_axis(axis_name, num_points)
 
     def gains_of(gains: Float[Array, "N"], available: Available):
         return gains, gains
 
     def condition(gains: Float[Array, "N"], index: Int[Array, ""], is_found: Bool[Array, ""]):
         """The gains once point `index` is in S: less `I[y_n; y_index]`, EPIG of that one target."""
-        return gains - epig(log_probs, lax.dynamic_slice_in_dim(log_probs, index, 1))
+        return gains - epig(log_probs, axis.row(log_probs, index)[None])
 
     return greedy(
         mutual_information(log_probs),
@@ -76,4 +79,5 @@ def select_kbald(
         is_exact=True,
         key=key,
         progress=progress,
+        axis_name=axis_name,
     )

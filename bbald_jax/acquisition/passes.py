@@ -8,7 +8,7 @@ settles one step at least, and mostly all that are left.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +47,8 @@ class Guess(NamedTuple):
 
     Attributes:
       batch: its indices are places in the buffer.
-      gains: `[S, B]`, the best gains of every step, best first. A step beyond the B-th is no choice,
-        but a bound.
+      gains: `[S, B]`, the best gains of every step, best first. The one after the B-th is no
+        choice: its gains bound what was missed.
       is_open: `[S]`, whether the step could be contested.
       wants_all: `[S]`, whether all B best gains are wanted, not only the first.
       tolerance: `[S]`, by how much those may be missed.
@@ -63,6 +63,7 @@ class Guess(NamedTuple):
     details: Any
 
 
+@runtime_checkable
 class Method(Protocol):
     """A joint acquisition function."""
 
@@ -164,6 +165,24 @@ class _Verdict(NamedTuple):
     work: float
 
 
+def open_points(
+    piece: Piece, size: int, available: np.ndarray | None, pending: np.ndarray
+) -> np.ndarray:
+    """Which points of a piece may be chosen, as a mask as long as the padded piece."""
+    start, stop = piece.start, piece.start + len(piece.rows)
+    is_open = np.zeros(size, bool)
+    is_open[: stop - start] = piece.is_valid
+    if available is not None:
+        is_open[: stop - start] &= available[start:stop]
+    is_open[pending[(pending >= start) & (pending < stop)] - start] = False
+    return is_open
+
+
+def priorities_of(key: Key, start: int, size: int) -> np.ndarray:
+    """The priorities of consecutive points of the pool."""
+    return np.asarray(_priorities(key, start + np.arange(size, dtype=np.int32)))
+
+
 class _Run:
     """What stays the same from pass to pass."""
 
@@ -178,24 +197,6 @@ class _Run:
     ) -> None:
         self.method, self.pieces, self.batch_size = method, pieces, batch_size
         self.available, self.pending, self.progress = available, pending, progress
-
-    def _open(self, piece: Piece) -> np.ndarray:
-        """Which points of a piece may be chosen, as a mask as long as the padded piece."""
-        is_open = np.zeros(self.pieces.piece_size, bool)
-        is_open[: len(piece.rows)] = piece.is_valid
-        if self.available is not None:
-            is_open[: len(piece.rows)] &= self.available[
-                piece.start : piece.start + len(piece.rows)
-            ]
-        here = self.pending[
-            (self.pending >= piece.start) & (self.pending < piece.start + len(piece.rows))
-        ]
-        is_open[here - piece.start] = False
-        return is_open
-
-    def _priorities(self, piece: Piece) -> np.ndarray:
-        numbers = piece.start + np.arange(self.pieces.piece_size, dtype=np.int32)
-        return np.asarray(_priorities(self.method.ties_key, numbers))
 
     def _report(self, num_pass: int, piece: Piece) -> None:
         if self.progress is not None:
@@ -218,11 +219,12 @@ class _Run:
                 best = Buffer(size, *row)
                 drawn = Buffer(min(self.batch_size, size), *row)
                 pending = Buffer(max(1, len(self.pending)), *row)
-            numbers = np.arange(piece.start, piece.start + len(piece.rows))
-            is_open = self._open(piece)[: len(piece.rows)]
+            numbers = piece.start + np.arange(len(piece.rows))
+            size = len(piece.rows)
+            is_open = open_points(piece, size, self.available, self.pending)
             num_open += int(is_open.sum())
             best.offer(numbers, np.where(is_open, np.float64(scores), -np.inf), piece.rows)
-            priority = self._priorities(piece)[: len(piece.rows)].astype(np.float64)
+            priority = priorities_of(self.method.ties_key, piece.start, size).astype(np.float64)
             drawn.offer(numbers, np.where(is_open, priority, -np.inf), piece.rows)
             is_pending = np.isin(numbers, self.pending) & piece.is_valid
             pending.offer(numbers, np.where(is_pending, 0, -np.inf), piece.rows)
@@ -264,7 +266,9 @@ class _Run:
             thresholds, bests = contest.thresholds(), contest.bests.copy()
 
             def look(piece: Piece) -> tuple[np.ndarray, Found | None]:
-                priority, is_open = self._priorities(piece), self._open(piece)
+                size = self.pieces.piece_size
+                priority = priorities_of(self.method.ties_key, piece.start, size)
+                is_open = open_points(piece, size, self.available, self.pending)
                 is_open[buffer.places(piece.start, piece.start + len(piece.rows))] = False
                 if not is_open.any():
                     return priority, None

@@ -170,7 +170,7 @@ class Pieces:
         return rows if rows.dtype.isnative else rows.astype(rows.dtype.newbyteorder("="))
 
     def log_probs(self, rows: np.ndarray) -> LogProbs:
-        """Valid rows of any pieces as they would be in memory, checked and converted by the host."""
+        """Valid rows of any pieces as they would be in memory: converted by the host."""
         return from_kind(rows, self._kind)
 
 
@@ -265,7 +265,7 @@ def information(values: Array, kind: Kind) -> tuple[Float[Array, "n"], Bool[Arra
 
 @jax.jit
 def _fingerprint(values: Array) -> UInt32[Array, ""]:
-    """A weighted sum of the bits, modulo 2^32: another one, in all likelihood, once a value moves."""
+    """A weighted sum of the bits, modulo 2^32; it moves, in all likelihood, with any value."""
     if values.dtype.kind == "f" or values.dtype == jnp.bfloat16:
         unsigned = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[values.dtype.itemsize]
         values = lax.bitcast_convert_type(values, unsigned)

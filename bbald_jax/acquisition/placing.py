@@ -8,6 +8,7 @@ padded there, with rows that are never available.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -119,7 +120,8 @@ def place_rows(
     """
     sharding, num_blocks = _along(mesh, axis)
     here = _blocks_here(sharding, num_blocks)
-    counts = _counts(num_points, shape, here, num_blocks)
+    parts = _of_all_hosts([here.start, here.stop, num_points, *shape])
+    counts = _counts(parts, num_blocks)
     return Placed(sharding, Layout(axis, counts), here)
 
 
@@ -150,6 +152,7 @@ def _check(log_probs: LogProbs) -> None:
 
 
 def _mask(available: Any, num_points: int) -> np.ndarray:
+    available = None if available is None else jnp.asarray(available)
     return np.asarray(assert_available(available, num_points))
 
 
@@ -177,23 +180,36 @@ def _blocks_here(sharding: NamedSharding, num_blocks: int) -> range:
     return range(blocks[0], blocks[-1] + 1)
 
 
-def _counts(
-    num_points: int, shape: tuple[int, ...], here: range, num_blocks: int
-) -> tuple[int, ...]:
-    """How many points each device along the axis holds, from what every host hands in."""
-    parts = np.asarray([[here.start, here.stop, num_points, *shape]])
+def _of_all_hosts(part: list[int]) -> np.ndarray:
+    """What each host says of its part, a row each."""
+    parts = np.asarray([part])
     if jax.process_count() > 1:
         parts = np.asarray(multihost_utils.process_allgather(parts, tiled=True))
-    rows = max(-(-num // (stop - start)) for start, stop, num, *_ in parts.tolist())
+    return parts
+
+
+def _counts(parts: np.ndarray, num_blocks: int) -> tuple[int, ...]:
+    """How many points each device along the axis holds.
+
+    Args:
+      parts: a row for each host: the first of its blocks, the one after the last, the points that
+        it hands in, K and C.
+      num_blocks: devices along the axis.
+    """
+    rows = max(-(-num_points // (stop - start)) for start, stop, num_points, *_ in parts.tolist())
     counts: dict[int, int] = {}
-    for start, stop, num, *others in parts.tolist():
-        if tuple(others) != shape:
-            raise ValueError(f"log_probs: [K, C] is {shape} here and {tuple(others)} elsewhere")
+    for start, stop, num_points, *shape in parts.tolist():
+        if shape != parts[0, 3:].tolist():
+            raise ValueError(
+                f"log_probs: [K, C] is {parts[0, 3:].tolist()} on one host and {shape} on another; "
+                "hand in predictions by the same samples"
+            )
         for block in range(start, stop):
-            count = min(max(num - (block - start) * rows, 0), rows)
+            count = min(max(num_points - (block - start) * rows, 0), rows)
             if counts.setdefault(block, count) != count:
                 raise ValueError(
-                    f"log_probs: two hosts hold block {block} of the pool, with {count} and "
-                    f"{counts[block]} points; hosts along other axes of the mesh hand in the same"
+                    f"log_probs: two hosts hold block {block} of the pool, with {counts[block]} "
+                    f"and {count} points; hosts that differ only along other axes of the mesh must "
+                    "hand in the same part"
                 )
     return tuple(counts[block] for block in range(num_blocks))

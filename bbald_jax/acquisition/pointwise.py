@@ -3,11 +3,14 @@
 BALD and the predictive entropy, which are entropies first, are in `information/entropy.py`.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.information.entropy import mean_probs
 from bbald_jax.tiling import tiling
 from bbald_jax.typing import LogProbs, TargetLogProbs
@@ -74,8 +77,10 @@ def mean_std(log_probs: LogProbs) -> Float[Array, "N"]:
     return jnp.mean(jnp.std(jnp.exp(log_probs), axis=1), axis=-1)
 
 
-@jax.jit
-def epig(log_probs: LogProbs, target_log_probs: TargetLogProbs) -> Float[Array, "N"]:
+@partial(jax.jit, static_argnames="axis_name")
+def epig(
+    log_probs: LogProbs, target_log_probs: TargetLogProbs, *, axis_name: AxisName | None = None
+) -> Float[Array, "N"]:
     """Expected predictive information gain: what a label tells about the labels of the targets.
 
     EPIG(n) = mean_t I[y_n; y_t],   I[y_n; y_t] = KL( p(y_n, y_t) || p(y_n) p(y_t) ),
@@ -86,6 +91,8 @@ def epig(log_probs: LogProbs, target_log_probs: TargetLogProbs) -> Float[Array, 
       target_log_probs: `[T, K, C]`, log p(y=c | x_t, w_k) for inputs like those that the model
         will have to predict, under the *same* K samples of the parameters: index k must mean the
         same network in both arrays. A target with a NaN is left out of the mean.
+      axis_name: see `select_batchbald`; T is this device's share too. Each device passes its
+        targets on, until every point has met every target.
 
     Returns:
       `[N]`, nats, in [0, I[y_n; w]] up to float32 rounding (about 1e-6); exact for the K given
@@ -101,6 +108,7 @@ def epig(log_probs: LogProbs, target_log_probs: TargetLogProbs) -> Float[Array, 
     """
     num_points, num_samples, num_classes = assert_log_probs(log_probs)
     num_targets = assert_target_log_probs(log_probs, target_log_probs)
+    axis = pool_axis(axis_name, num_points)
     is_valid = ~invalid_points(target_log_probs)
     side = max(1, tiling().outcomes // num_classes)
     block, tile = min(num_points, side), min(num_targets, side)
@@ -119,22 +127,25 @@ def epig(log_probs: LogProbs, target_log_probs: TargetLogProbs) -> Float[Array, 
 
     # Both last chunks are moved back to end with their arrays. What that computes again of the
     # points is the same; of the targets it must not be counted twice.
-    def score_block(i, scores):
-        first = jnp.minimum(i * block, num_points - block)
-        points = lax.dynamic_slice_in_dim(log_probs, first, block)
+    def sum_of(targets: TargetLogProbs, is_valid: Bool[Array, "T"]) -> Float[Array, "N"]:
+        def score_block(i, scores):
+            first = jnp.minimum(i * block, num_points - block)
+            points = lax.dynamic_slice_in_dim(log_probs, first, block)
 
-        def add_tile(j, total):
-            start = jnp.minimum(j * tile, num_targets - tile)
-            is_new = start + jnp.arange(tile) >= j * tile
-            is_counted = is_new & lax.dynamic_slice_in_dim(is_valid, start, tile)
-            targets = lax.dynamic_slice_in_dim(target_log_probs, start, tile)
-            counted = jnp.where(is_counted, information(points, targets), 0)
-            return total + jnp.sum(counted, axis=1)
+            def add_tile(j, total):
+                start = jnp.minimum(j * tile, num_targets - tile)
+                is_new = start + jnp.arange(tile) >= j * tile
+                is_counted = is_new & lax.dynamic_slice_in_dim(is_valid, start, tile)
+                some = lax.dynamic_slice_in_dim(targets, start, tile)
+                counted = jnp.where(is_counted, information(points, some), 0)
+                return total + jnp.sum(counted, axis=1)
 
-        total = lax.fori_loop(0, -(-num_targets // tile), add_tile, jnp.zeros(block, dtype))
-        return lax.dynamic_update_slice_in_dim(scores, total, first, 0)
+            total = lax.fori_loop(0, -(-num_targets // tile), add_tile, jnp.zeros(block, dtype))
+            return lax.dynamic_update_slice_in_dim(scores, total, first, 0)
+
+        num_blocks = -(-num_points // block)
+        return lax.fori_loop(0, num_blocks, score_block, jnp.zeros(num_points, dtype))
 
     dtype = log_probs.dtype
-    num_blocks = -(-num_points // block)
-    total = lax.fori_loop(0, num_blocks, score_block, jnp.zeros(num_points, dtype))
-    return total / jnp.maximum(jnp.sum(is_valid), 1)
+    total = axis.sum_over_all(sum_of, (target_log_probs, is_valid))
+    return total / jnp.maximum(axis.sum(jnp.sum(is_valid)), 1)

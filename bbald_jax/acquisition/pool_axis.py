@@ -9,8 +9,10 @@ No collective may stand in a loop or a branch on which the devices could disagre
 another way would be waited for without end.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -105,6 +107,28 @@ class PoolAxis(NamedTuple):
     def gather(self, numbers: Shaped[Array, "some"]) -> Shaped[Array, "all"]:
         """What all devices have, one after the other."""
         return numbers if self.name is None else lax.all_gather(numbers, self.name, tiled=True)
+
+    def sum_over_all(self, function: Callable[..., Array], share: tuple[Array, ...]) -> Array:
+        """`function(*share)` of every device's share, added up; they are passed on in a ring."""
+        if self.name is None:
+            return function(*share)
+        size = lax.axis_size(self.name)
+        ring = [(i, (i + 1) % size) for i in range(size)]
+
+        def add(_, state):
+            total, share = state
+            total = total + function(*share)
+            return total, tuple(lax.ppermute(part, self.name, ring) for part in share)
+
+        total = jnp.zeros_like(jax.eval_shape(function, *share))
+        return lax.fori_loop(0, size, add, (total, share))[0]
+
+    def of_gathered(self, gathered: Shaped[Array, "all"]) -> Shaped[Array, "N"]:
+        """Of what `gather` returned for the rows of all devices, those of the rows here."""
+        if self.name is None:
+            return gathered
+        start = lax.axis_index(self.name) * self.num_rows
+        return lax.dynamic_slice_in_dim(gathered, start, self.num_rows)
 
     def top(
         self, numbers: Float[Array, "N"] | UInt32[Array, "N"], size: int

@@ -112,14 +112,9 @@ def select(
     acquisition = find(acquisition, num_configurations=int(num_configurations), progress=progress)
     ordered = in_order(predictions, axes, "predictions")  # a view: the lists are checked first
     num_points = len(ordered)
-    conditions = _points(pending, num_points, "pending")
-    available = _available(num_points, candidates, exclude, conditions)
+    conditions = listed_points(pending, num_points, "pending")
+    available = available_points(num_points, candidates, exclude, conditions)
     num_available = int(available.sum())
-    if num_points and num_available == 0:
-        raise ValueError(
-            f"no point is left to choose from: of {num_points} points all are excluded, pending or "
-            "no candidates; pass more points, or shorten these lists"
-        )
     _check_requirements(acquisition, targets)
     # First of all: JAX lets go of the predictions of an earlier call when it is next used.
     key = jax.random.key(int(seed))
@@ -171,33 +166,40 @@ def select(
     else:
         # The pool stays where it is. An index in brackets would be six programs to compile.
         chosen = jnp.take(log_probs, indices, axis=0, mode="clip")
-    doubts = []
-    if num_points < ordered.shape[1]:
-        swapped = axes.translate(str.maketrans("NK", "KN"))
-        doubts.append(
-            f"With axes={axes!r} there are fewer points (N = {num_points}) than samples "
-            f"(K = {ordered.shape[1]}): if it is the other way round, the indices are samples, and "
-            f"axes={swapped!r} (--axes {swapped}) is right."
-        )
-    if indices.size < batch_size:
-        doubts.append(
-            f"{batch_size} points were asked for, and only {indices.size} were there to choose "
-            "from."
-        )
+    doubts = doubts_about(ordered.shape, axes, batch_size, indices.size)
     return Selection(
         indices=indices,
         gains=batch.gains[is_filled],
         scores=batch.scores[is_filled],
-        predicted_classes=_predicted_classes(chosen),
+        predicted_classes=predicted_classes(chosen),
         diagnostics=batch.diagnostics,
         warnings=(*doubts, *arbitrary),
         targets=stand_ins,
     )
 
 
-def _available(num_points: int, candidates: Any, exclude: Any, pending: np.ndarray) -> np.ndarray:
+def doubts_about(shape: tuple[int, ...], axes: str, batch_size: int, num_chosen: int) -> list[str]:
+    """What is to be said of a selection that does not depend on the values."""
+    doubts = []
+    if shape[0] < shape[1]:
+        swapped = axes.translate(str.maketrans("NK", "KN"))
+        doubts.append(
+            f"With axes={axes!r} there are fewer points (N = {shape[0]}) than samples "
+            f"(K = {shape[1]}): if it is the other way round, the indices are samples, and "
+            f"axes={swapped!r} (--axes {swapped}) is right."
+        )
+    if num_chosen < batch_size:
+        doubts.append(
+            f"{batch_size} points were asked for, and only {num_chosen} were there to choose from."
+        )
+    return doubts
+
+
+def available_points(
+    num_points: int, candidates: Any, exclude: Any, pending: np.ndarray
+) -> np.ndarray:
     """The candidates that are neither labelled nor pending, as a mask `[N]`."""
-    excluded = _points(exclude, num_points, "exclude")
+    excluded = listed_points(exclude, num_points, "exclude")
     both = np.intersect1d(excluded, pending)
     if both.size:
         raise ValueError(
@@ -207,13 +209,18 @@ def _available(num_points: int, candidates: Any, exclude: Any, pending: np.ndarr
     available = np.ones(num_points, bool)
     if candidates is not None:
         available[:] = False
-        available[_points(candidates, num_points, "candidates")] = True
+        available[listed_points(candidates, num_points, "candidates")] = True
     available[excluded] = False
     available[pending] = False
+    if num_points and not available.any():
+        raise ValueError(
+            f"no point is left to choose from: of {num_points} points all are excluded, pending or "
+            "no candidates; pass more points, or shorten these lists"
+        )
     return available
 
 
-def _points(points: Any, num_points: int, name: str) -> Int[np.ndarray, "P"]:
+def listed_points(points: Any, num_points: int, name: str) -> Int[np.ndarray, "P"]:
     """The indices that a list of points stands for, in its order; None is the empty list."""
     is_set = isinstance(points, set | frozenset)  # NumPy would wrap it as one object
     array = as_numpy(list(points) if is_set else () if points is None else points, name)
@@ -275,5 +282,7 @@ def _target_log_probs(targets: Any, kind: Any, axes: Any) -> TargetLogProbs:
         raise ValueError(f"targets: {error}") from error
 
 
-def _predicted_classes(chosen: LogProbs) -> Int[np.ndarray, "B"]:
-    return np.exp(np.asarray(chosen)).mean(axis=1).argmax(axis=-1)
+def predicted_classes(log_probs: LogProbs) -> Int[np.ndarray, "B"]:
+    """The most probable class of the mean prediction, of B points."""
+    # NumPy: an index in brackets would be six programs to compile.
+    return np.exp(np.asarray(log_probs)).mean(axis=1).argmax(axis=-1)

@@ -1,4 +1,4 @@
-"""`bb.select` over several devices, and hosts: each reads and checks its part of the predictions."""
+"""`bb.select` over several devices and hosts: each reads and checks its part of the predictions."""
 
 from collections.abc import Sequence
 

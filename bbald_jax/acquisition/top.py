@@ -60,6 +60,7 @@ def select_top(
     available: Available,
     num_invalid: Int[Array, ""] | None = None,
     key: Key | None = None,
+    axis_name: AxisName | None = None,
 ) -> CandidateBatch:
     """The B available points with the highest scores.
 
@@ -71,12 +72,13 @@ def select_top(
       key: draws among points whose scores are equal within 1e-6; without it the lowest index
         comes first among those that are exactly equal: right where the order of the points means
         nothing, or where the scores are random already.
+      axis_name: see `select_batchbald`.
 
     Returns:
       B slots; `scores` and `gains` are the points' own. See `CandidateBatch` for unfilled slots.
     """
     assert_positive(batch_size=batch_size)
-    num_points = scores.shape[0]
+    axis = pool_axis(axis_name, scores.shape[0])
     is_nan = jnp.isnan(scores)
     num_invalid = jnp.sum(is_nan) if num_invalid is None else num_invalid
     available = available & ~is_nan  # NaN would win every comparison
@@ -84,14 +86,15 @@ def select_top(
     lowest = jnp.finfo(scores.dtype).min
     ranked = jnp.where(available, jnp.maximum(scores, lowest), -jnp.inf)
     if key is None:
-        _, indices = lax.top_k(ranked, min(batch_size, num_points))
+        _, indices = axis.top(ranked, min(batch_size, axis.num_points))
     else:
-        indices = _top_with_ties(ranked, priorities(key, jnp.arange(num_points)), batch_size)
+        priority = priorities(key, axis.indices())
+        indices = _top_with_ties(ranked, priority, batch_size, axis_name)
     indices = jnp.pad(indices, (0, batch_size - indices.size)).astype(jnp.int32)
 
-    num_filled = jnp.minimum(jnp.sum(available), batch_size)
+    num_filled = jnp.minimum(axis.sum(jnp.sum(available)), batch_size)
     is_filled = jnp.arange(batch_size) < num_filled
-    gains = jnp.where(is_filled, scores[indices], 0)
+    gains = jnp.where(is_filled, axis.row(scores, indices), 0)
     last = jnp.where(num_filled > 0, gains[num_filled - 1], 0)
     # Infinite scores have no difference.
     is_tied = (scores == last) | (jnp.abs(scores - last) <= (0 if key is None else SLACK))
@@ -100,16 +103,16 @@ def select_top(
         scores=jnp.where(is_filled, gains, last),
         gains=gains,
         diagnostics=Diagnostics(
-            num_invalid=num_invalid.astype(jnp.int32),
+            num_invalid=axis.sum(num_invalid).astype(jnp.int32),
             is_exact=jnp.ones(batch_size, bool),
-            num_tied=jnp.sum(available & is_tied, dtype=jnp.int32),
+            num_tied=axis.sum(jnp.sum(available & is_tied, dtype=jnp.int32)),
         ),
     )
 
 
-@partial(jax.jit, static_argnames="batch_size")
+@partial(jax.jit, static_argnames=("batch_size", "axis_name"))
 def _top_with_ties(
-    scores: Float[Array, "N"], priority: Priority, batch_size: int
+    scores: Float[Array, "N"], priority: Priority, batch_size: int, axis_name: AxisName | None
 ) -> Int[Array, "B"]:
     """The points of highest score; within a group of equals those of highest priority first.
 
@@ -117,8 +120,9 @@ def _top_with_ties(
     So every group that is needed begins among the B highest scores, and only the last of them may
     have members beyond these.
     """
-    size = min(batch_size, scores.shape[0])
-    values, indices = lax.top_k(scores, size)
+    axis = pool_axis(axis_name, scores.shape[0])
+    size = min(batch_size, axis.num_points)
+    values, indices = axis.top(scores, size)
 
     def join(least: Float[Array, ""], value: Float[Array, ""]):
         least = jnp.where(value >= least, least, value - SLACK)
@@ -127,18 +131,22 @@ def _top_with_ties(
     last_least, leasts = lax.scan(join, jnp.asarray(jnp.inf, scores.dtype), values)
     is_before = leasts > last_least
     num_before = jnp.sum(is_before)
-    before = indices[jnp.lexsort((~priority[indices], -leasts))]
+    before = indices[jnp.lexsort((~axis.row(priority, indices), -leasts))]
     in_last = (scores >= last_least) & (scores <= values[num_before])
     # Above zero, the mark of all other points.
-    _, last = lax.top_k(jnp.where(in_last, (priority >> 1) + 1, 0), size)
+    _, last = axis.top(jnp.where(in_last, (priority >> 1) + 1, 0), size)
     places = jnp.arange(size)
     chosen = jnp.where(is_before, before, last[jnp.maximum(places - num_before, 0)])
     return chosen.astype(jnp.int32)
 
 
-@partial(jax.jit, static_argnames="batch_size")
+@partial(jax.jit, static_argnames=("batch_size", "axis_name"))
 def select_bald(
-    log_probs: LogProbs, *, batch_size: int, available: Available | None = None
+    log_probs: LogProbs,
+    *,
+    batch_size: int,
+    available: Available | None = None,
+    axis_name: AxisName | None = None,
 ) -> CandidateBatch:
     """BALD: the B points whose own labels tell most about the parameters.
 
@@ -149,6 +157,7 @@ def select_bald(
       log_probs: `[N, K, C]`, log p(y=c | x_n, w_k), normalised over C.
       batch_size: B, at least 1 (static); it may exceed N.
       available: `[N]` bool, the points to choose from; all of them by default.
+      axis_name: see `select_batchbald`.
 
     Returns:
       B slots; `scores` and `gains` are I[y_n; w] of each point, in nats, exact for the K given
@@ -168,20 +177,25 @@ def select_bald(
         batch_size=batch_size,
         available=available & ~is_invalid,
         num_invalid=jnp.sum(is_invalid),
+        axis_name=axis_name,
     )
 
 
-@partial(jax.jit, static_argnames="batch_size")
-def select_random(key: Key, *, batch_size: int, available: Available) -> CandidateBatch:
+@partial(jax.jit, static_argnames=("batch_size", "axis_name"))
+def select_random(
+    key: Key, *, batch_size: int, available: Available, axis_name: AxisName | None = None
+) -> CandidateBatch:
     """B points uniformly at random, without replacement: what every other function must beat.
 
     Args:
       key: a random number per point comes from it.
       batch_size: B, at least 1 (static); it may exceed N.
       available: `[N]` bool, the points to choose from.
+      axis_name: see `select_batchbald`.
 
     Returns:
       B slots; `scores` and `gains` are the random numbers by which the points were ranked.
     """
-    scores = jax.random.uniform(key, available.shape)
-    return select_top(scores, batch_size=batch_size, available=available)
+    axis = pool_axis(axis_name, available.size)
+    scores = axis.of_whole(jax.random.uniform(key, (axis.num_points,)))
+    return select_top(scores, batch_size=batch_size, available=available, axis_name=axis_name)

@@ -54,15 +54,37 @@ def arbitrary_batch(
     """
     if log_probs is None or "log_probs" not in acquisition.requires:
         return ()
+    chosen = np.asarray(batch.indices)
+    chosen = chosen[chosen >= 0]
+    if not chosen.size:
+        return ()
+    differs = what_differs(log_probs, chosen, available)
+    return arbitrary(acquisition.name, log_probs.shape[1], int(available.sum()), batch, differs)
+
+
+def arbitrary(
+    name: str,
+    num_samples: int,
+    num_available: int,
+    batch: CandidateBatch,
+    differs: tuple[bool, bool],
+) -> tuple[str, ...]:
+    """`arbitrary_batch` of a pool of which only this is at hand.
+
+    Args:
+      name: of the function that chose the batch.
+      num_samples: K.
+      num_available: points that could be chosen.
+      batch: what it chose, at least one point.
+      differs: by `what_differs`.
+    """
     is_filled = np.asarray(batch.indices) >= 0
     indices, scores, gains = (np.asarray(values)[is_filled] for values in batch[:3])
-    if not indices.size:
-        return ()
-    num_samples, num_left = log_probs.shape[1], int(available.sum()) - indices.size
-    samples_differ, points_differ = _what_differs(log_probs, indices, available)
+    num_left = num_available - indices.size
+    samples_differ, points_differ = differs
     lines = []
-    if not samples_differ and (num_samples > 1 or acquisition.name not in _OF_THE_MEAN):
-        lines.append(_equal_samples(num_samples, acquisition.name))
+    if not samples_differ and (num_samples > 1 or name not in _OF_THE_MEAN):
+        lines.append(_equal_samples(num_samples, name))
     if not points_differ and num_left:
         lines.append(
             f"The predictions are the same for all {indices.size + num_left} points: nothing tells "
@@ -76,7 +98,7 @@ def arbitrary_batch(
             line = spent_in_batch(num_samples, scores.tolist(), remaining)
             line = line or _nothing_more(gains.tolist(), num_left)
     elif not lines:
-        line = _ties(acquisition.name, scores, batch.diagnostics)
+        line = _ties(name, scores, batch.diagnostics)
     return (*lines, line) if line else tuple(lines)
 
 
@@ -98,7 +120,7 @@ def _equal_samples(num_samples: int, name: str) -> str:
     )
 
 
-def _what_differs(
+def what_differs(
     log_probs: LogProbs, chosen: Int[np.ndarray, "B"], available: Bool[np.ndarray, "N"]
 ) -> tuple[bool, bool]:
     """Whether the samples differ for any available point, and whether any two points do."""

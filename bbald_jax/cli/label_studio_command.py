@@ -18,6 +18,8 @@ from bbald_jax.labelling.page.opening import (
     open_session,
 )
 
+_WHICH = "--project: which, at this --url? give its number, or --create TITLE to make one"
+
 
 def label_studio(
     data: Path,
@@ -50,6 +52,8 @@ def label_studio(
                 "warning: nothing is encrypted on the way to this --url; others may read the token"
             )
         path = session or default_session(data)
+        if project is None and create is None and not path.exists():
+            raise ValueError(_WHICH)
         named = class_names(classes)
         if project is not None:
             named = _classes_of(client.project(project), path, named)
@@ -65,9 +69,9 @@ def label_studio(
             number, is_new = find_or_create(client, link, create, names, items.kind)
             _say(f"{'made' if is_new else 'found'} project {number}, {create!r}")
         else:
-            number = project or link.project
+            number = project or (link.project if link.url == client.url else None)
         if number is None:
-            raise ValueError("--project: which? give its number, or --create TITLE to make one")
+            raise ValueError(_WHICH)
         found = client.project(number)
         control = read_control(found["label_config"])
         check_control(control, names, items.kind)

@@ -221,6 +221,14 @@ def compare(**options: Any) -> None:
     "--seed", type=SEED, default=0, show_default=True, help="Everything random comes from it."
 )
 @click.option("--output", type=_PATH, help="Write the batch, one row a point (.csv or .json).")
+@click.option(
+    "--memory",
+    metavar="GB",
+    type=FiniteRange(min=0, min_open=True),
+    show_default="half of what is free",
+    help="Where more would be needed (three times the predictions in float32), a .npy or "
+    ".safetensors file is read piece by piece, several times over: the batch is the same.",
+)
 @cluster_options
 def select(
     coordinator: str | None,

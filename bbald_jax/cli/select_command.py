@@ -15,18 +15,26 @@ from rich.table import Table
 from bbald_jax.acquisition.functions import catalogue
 from bbald_jax.acquisition.selection import Selection
 from bbald_jax.acquisition.selection import select as select_points
+from bbald_jax.acquisition.streamed import STREAMED
+from bbald_jax.acquisition.streamed_selection import select_from_source
 from bbald_jax.acquisition.warnings import certificate_line
 from bbald_jax.cli.console import Refused, make_console, printable
+from bbald_jax.cli.how_far import HowFar
+from bbald_jax.cli.memory import free_memory
 from bbald_jax.cli.prediction_files import read_ids, read_points, read_predictions
 from bbald_jax.experiment.processes import devices_in_use, is_first
 from bbald_jax.files import destination, finite, write_atomically
 from bbald_jax.labelling.spreadsheet import to_cell
+from bbald_jax.sources import FileArray, as_source
 from bbald_jax.typing import BatchBALDDiagnostics
 from bbald_jax.validation import Kind, in_order
 
 _OUTPUTS = (".csv", ".json")
 # With so many predictions a selection takes seconds, and says how far it is.
 _MUCH = 5_000_000
+_GB = 1e9
+# A selection in memory holds its predictions in float32, and what it makes of them, twice as much.
+_COPIES = 3
 
 Row = dict[str, Any]
 
@@ -43,6 +51,7 @@ def select(
     ids: Path | None,
     output: Path | None,
     devices: int | None,
+    memory: float | None,
     **settings: Any,
 ) -> None:
     """Choose the points to label next; the options are explained in `main`."""
@@ -61,20 +70,21 @@ def select(
         if targets is not None:
             target_values = in_order(read_predictions(targets), axes, str(targets))
         points = {name: read_points(path, names) for name, path in lists.items() if path}
-        progress = None
-        if values.size >= _MUCH:
-            progress = _say_how_far
-            click.echo(f"reading {values.size:,} predictions", err=True)
-        its_devices = _devices(devices, values.size, settings["acquisition"])
-        batch = select_points(
-            values,
-            kind=kind,
-            targets=target_values,
-            **points,
-            **settings,
-            progress=progress,
-            devices=its_devices,
-        )
+        options = {"kind": kind, "targets": target_values, **points, **settings}
+        limit = free_memory() / 2 if memory is None else memory * _GB
+        source = None
+        if devices in (None, 1) and jax.process_count() == 1:
+            source = _in_pieces(values, settings["acquisition"], limit, given=memory is not None)
+        if source is not None:
+            options["progress"] = HowFar(values.nbytes)
+            batch = select_from_source(source, memory=limit, axes=axes, **options)
+        else:
+            options["progress"] = None
+            if values.size >= _MUCH:
+                options["progress"] = _say_how_far
+                click.echo(f"reading {values.size:,} predictions", err=True)
+            its_devices = _devices(devices, values.size, settings["acquisition"])
+            batch = select_points(values, **options, devices=its_devices)
         rows = _rows(batch, names)
         if output is not None and is_first():
             _write(output, rows)
@@ -105,6 +115,27 @@ def _devices(most: int | None, size: int, acquisition: str) -> list[jax.Device]:
         return []
     click.echo(f"spread over {len(devices)} devices", err=True)
     return devices
+
+
+def _in_pieces(values: Any, acquisition: str, limit: float, *, given: bool) -> FileArray | None:
+    """The file behind the predictions, where a selection in memory would take more than `limit`."""
+    needed = _COPIES * 4 * values.size
+    if needed <= limit:
+        return None
+    source = as_source(values)
+    if isinstance(source, FileArray) and acquisition in STREAMED:
+        return source
+    if given:
+        why = (
+            f"{acquisition} cannot read a pool piece by piece, as {', '.join(STREAMED)} can"
+            if isinstance(source, FileArray)
+            else "only .npy and .safetensors files can be read piece by piece"
+        )
+        raise ValueError(
+            f"--memory {limit / _GB:g}: a selection in memory takes about {needed / _GB:.1f} GB, "
+            f"and {why}; raise --memory"
+        )
+    return None
 
 
 def _say_how_far(num_chosen: int) -> None:

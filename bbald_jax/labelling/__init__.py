@@ -7,5 +7,6 @@ reads what is left of a damaged file (`pages`), and `version_1` files of the fir
 
 How good the model is meanwhile: `draws` of points to be audited, `audit` (the accuracy with its
 interval) by the bets in `wealth`, and `stopping`; `session_audit` keeps all of it in a session, as
-the events of `audit_log`. People label on the `page`, or in a notebook's cell (`widget`).
+the events of `audit_log`. People label on the `page`, in Label Studio (`label_studio`), or in a
+notebook's cell (`widget`).
 """

@@ -196,9 +196,9 @@ class Labeller(anywidget.AnyWidget):
         """In the place of the labeller, where nothing shows widgets."""
         if not hasattr(self, "session"):
             return "<Labeller>"
-        labelled = len(self.session.labelled.indices)
-        where = f"{labelled:,} of {len(self.items):,} labelled, in {self.session.path}"
-        return f"<Labeller: {where}>"
+        labelled, path = len(self.session.labelled.indices), self.session.path
+        where = f"in {path.name}" if path else "in memory"
+        return f"<Labeller: {labelled:,} of {len(self.items):,} labelled, {where}>"
 
     def _receive(self, _: Any, message: Any, __: Any) -> None:
         try:

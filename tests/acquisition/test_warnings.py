@@ -153,12 +153,12 @@ def test_the_last_point_of_a_large_pool_may_make_the_difference(monkeypatch: pyt
     chosen, everything = np.arange(3), np.ones(N, bool)
     for point in (3, 20, N - 1):
         other = log_probs.at[point].set(bb.from_probs(GOOD)[1])
-        assert warnings._what_differs(other, chosen, everything) == (True, True)
-    assert warnings._what_differs(log_probs, chosen, everything) == (True, False)
+        assert warnings.what_differs(other, chosen, everything) == (True, True)
+    assert warnings.what_differs(log_probs, chosen, everything) == (True, False)
     certain = jnp.zeros((N, K, 1))
-    assert warnings._what_differs(certain, chosen, everything) == (False, False)
+    assert warnings.what_differs(certain, chosen, everything) == (False, False)
     broken = certain.at[N - 1].set(jnp.nan)
-    assert warnings._what_differs(broken, chosen, everything) == (True, True)
+    assert warnings.what_differs(broken, chosen, everything) == (True, True)
 
 
 def test_ties_at_the_cut_are_counted():

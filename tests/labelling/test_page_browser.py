@@ -5,6 +5,7 @@ or without playwright, these tests are skipped. The server is a process of its o
 """
 
 import contextlib
+import csv
 import os
 import re
 import shutil
@@ -40,14 +41,20 @@ IS_NEW = """before => {
 class Server:
     """`bbald label` in a process, on one session, with a port that it keeps."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, texts: list[str] | None = None) -> None:
         rng = np.random.default_rng(0)
         self.folder, self.session = folder, folder / "labels.db"
         self.truth = rng.integers(0, 2, NUM_ITEMS)
         images = rng.integers(0, 100, (NUM_ITEMS, 12, 12)) + 155 * self.truth[:, None, None]
-        np.save(folder / "images.npy", images.astype(np.uint8))
+        self.data = folder / "images.npy"
+        np.save(self.data, images.astype(np.uint8))
         rows = rng.normal(size=(NUM_ITEMS, 8)) + 3 * self.truth[:, None]
         np.save(folder / "rows.npy", rows.astype(np.float32))
+        if texts is not None:
+            self.data = folder / "data.csv"
+            with self.data.open("w", newline="") as file:
+                lines = [["number", "text"], *([n, text] for n, text in enumerate(texts))]
+                csv.writer(file).writerows(lines)
         self.process: subprocess.Popen[str] | None = None
         self.port, self.address = "0", ""
 
@@ -55,8 +62,10 @@ class Server:
         """The address that it prints; one that runs stays."""
         if self.process is not None and self.process.poll() is None:
             return self.address
-        command = [sys.executable, "-m", "bbald_jax", "label", str(self.folder / "images.npy")]
-        command += ["--session", str(self.session), "--features", str(self.folder / "rows.npy")]
+        command = [sys.executable, "-m", "bbald_jax", "label", str(self.data)]
+        command += ["--session", str(self.session)]
+        if self.data.suffix == ".npy":
+            command += ["--features", str(self.folder / "rows.npy")]
         command += ["--no-open", "--classes", ",".join(CLASSES)]
         if self.port != "0":
             command += ["--port", self.port]
@@ -107,7 +116,7 @@ def opened(
         lambda request: wrong.append(request.url) if "//127.0.0.1:" not in request.url else None,
     )
     page.goto(address)
-    page.wait_for_function(IS_NEW, arg="")
+    page.wait_for_selector("#item :is(img, .words)")
     yield page
     context.close()
     assert wrong == [*expected]
@@ -244,3 +253,82 @@ def test_an_answer_waits_for_a_server_that_is_away(server: Server, browser: Any)
         page.wait_for_function(
             "() => document.getElementById('accuracy').textContent.startsWith('Accuracy of the')"
         )
+
+
+def accessible(page: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """What Chromium tells a screen reader: by role and name, the properties."""
+    session = page.context.new_cdp_session(page)
+    nodes = session.send("Accessibility.getFullAXTree")["nodes"]
+    session.detach()
+    return {
+        (node["role"]["value"], node.get("name", {}).get("value", "").strip()): {
+            each["name"]: each["value"].get("value") for each in node.get("properties", ())
+        }
+        for node in nodes
+        if not node["ignored"]
+    }
+
+
+def test_what_a_screen_reader_is_told(server: Server, browser: Any):
+    with opened(browser, server.start()) as page:
+        there = accessible(page)
+        item = shown(page)
+        for role, name in (
+            ("heading", "bbald label"),
+            ("navigation", "Views"),
+            ("textbox", "You are"),
+            ("main", ""),
+            ("progressbar", "Labelled items"),
+            ("region", "Item to label"),
+            ("image", f"image {item}"),
+            ("group", "Classes"),
+            ("group", "Other answers"),
+            ("textbox", "New class"),
+        ):
+            assert (role, name) in there, (role, name)
+        for name, key in (("dark", "1"), ("light", "2"), ("Undo", "Backspace"), ("Skip", "-")):
+            assert there["button", name]["keyshortcuts"] == key
+        assert all(name for role, name in there if role in ("button", "textbox", "image"))
+        press(page, "1")
+        # What was said, and what is next, is read out without the focus going anywhere.
+        live = page.locator("#live")
+        assert live.text_content() == f"dark. Next: image {shown(page)}"
+        assert live.get_attribute("aria-live") == "polite"
+        assert ("StaticText", live.text_content()) in accessible(page)
+        page.click("#to-review")
+        page.locator("#confident .thumb").first.click()
+        there = accessible(page)
+        assert there["dialog", "What is this?"]["modal"]
+        assert ("button", "light") in there
+        assert ("button", "Review") not in there  # what lies behind a dialog
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.className") == "thumb"
+
+
+def test_texts_are_labelled_by_keyboard(tmp_path: Path, browser: Any):
+    nasty = '<img src=x onerror=alert(1)>\n\n  two, "three"'
+    texts = [f"{('dark', 'light')[n % 2]} words, number {n}" for n in range(20)] + [nasty]
+    server = Server(tmp_path, texts)
+    try:
+        with opened(browser, server.start()) as page:
+            words = page.locator("#item .words")
+            for number in range(len(texts) - 1):
+                assert words.text_content() == texts[shown(page)]
+                assert page.inner_text("#caption") == f"item {shown(page)}"
+                before = shown(page)
+                page.keyboard.press("2" if "light" in texts[before] else "1")
+                page.wait_for_function(
+                    "before => document.getElementById('item').dataset.shown !== before",
+                    arg=str(before),
+                )
+                saved(page, f"{number + 1} of 21")
+            page.keyboard.press("-")
+            page.wait_for_selector("#item p")
+            saved(page, "(1 skipped)")
+    finally:
+        server.kill()
+    with bb.Session.open(server.session) as session:
+        points, labels = session.labelled
+        assert len(points) == 20
+        told = zip(points.tolist(), labels.tolist(), strict=True)
+        assert all(label == ("light" in texts[point]) for point, label in told)

@@ -96,6 +96,26 @@ def test_what_is_asked_is_imported_in_order_and_more_before_the_queue_is_empty()
     assert not [call for call in studio.server.calls if "next" in call], "that would lock a task"
 
 
+def test_while_nothing_is_planned_yet_people_who_label_get_random_items(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    studio = Studio()
+    studio.round()
+    for number in (1, 2):
+        studio.server.label(number, "dog")
+    studio.begin()
+    monkeypatch.setattr(Planned, "wait_until_idle", lambda *_: False)
+    monkeypatch.setattr(Planned, "take", lambda *_: [])
+    studio.round()
+    studio.round()
+    assert len(studio.tasks()) == QUEUE, "what was said before does not say that anybody is there"
+    studio.server.label(3, "dog")
+    studio.round()
+    assert len(studio.tasks()) == QUEUE + 1, "half of the queue, of which one is left"
+    last = list(studio.session.events("ask"))[-1]
+    assert last.extra["acquisition"] == "random"
+
+
 def test_changes_deletions_and_second_opinions_come_back():
     studio = Studio()
     studio.round()

@@ -61,7 +61,7 @@ def test_a_day_of_labelling_by_messages(path: Path):
     assert [each["labelled"] for each in browser("overview")["classes"]] == [1, 0, 1]
     told = dict(zip(*(part.tolist() for part in labeller.session.labelled), strict=True))
     assert told == {one: 0, three: 2}
-    assert repr(labeller) == f"<Labeller: 2 of 12 labelled, in {path}>"
+    assert repr(labeller) == "<Labeller: 2 of 12 labelled, in labels.db>"
     assert labeller.accuracy is None
     assert labeller.measured is None
 

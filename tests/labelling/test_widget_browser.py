@@ -1,7 +1,7 @@
-"""The labeller in a real notebook: JupyterLab on this machine, opened in Chromium.
+"""The labeller in a real notebook: JupyterLab and Notebook on this machine, opened in Chromium.
 
-Slow: a server, a kernel and the pages of JupyterLab start before the first key. Skipped where
-playwright, Chromium, JupyterLab or anywidget is missing.
+Slow: a server, a kernel and their pages start before the first key. Skipped where playwright,
+Chromium, anywidget, or the one or the other (Notebook is in no extra) is missing.
 """
 
 import json
@@ -22,7 +22,6 @@ import pytest
 import bbald_jax as bb
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytest.importorskip("jupyterlab", reason="needs the extra notebooks")
 pytest.importorskip("anywidget", reason="needs the extra widget")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 pytestmark = [
@@ -47,10 +46,11 @@ IS_NEW = """before => {
 CELLS = "document.querySelectorAll('.jp-Notebook .jp-Cell').length"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
     """A notebook of three cells, with its data."""
-    folder = tmp_path_factory.mktemp("notebook")
+    folder = tmp_path / "notebook"
+    folder.mkdir()
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, NUM_ITEMS)
     images = rng.integers(0, 100, (NUM_ITEMS, 12, 12)) + 155 * truth[:, None, None]
@@ -68,14 +68,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(folder: Path) -> Iterator[str]:
-    """Where JupyterLab answers."""
+@pytest.fixture(params=["jupyterlab", "notebook"])
+def address(folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the notebook is open."""
+    pytest.importorskip(request.param)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     token = "t" * 40
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}"]
+    command = [sys.executable, "-m", request.param, "--no-browser", f"--port={port}"]
     command += ["--ip=127.0.0.1", "--allow-root", f"--IdentityProvider.token={token}"]
     home = {name: str(folder / "home") for name in ("HOME", "JUPYTER_CONFIG_DIR", "IPYTHONDIR")}
     root = str(Path(bb.__file__).parents[1])
@@ -90,7 +91,8 @@ def address(folder: Path) -> Iterator[str]:
             except OSError:
                 assert server.poll() is None, (folder / "log").read_text()
                 time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/lab/tree/label.ipynb?token={token}"
+        place = {"jupyterlab": "lab/tree", "notebook": "notebooks"}[request.param]
+        yield f"http://127.0.0.1:{port}/{place}/label.ipynb?token={token}"
     finally:
         server.terminate()
         server.wait()
@@ -111,7 +113,7 @@ def says(page: Any, text: str) -> None:
     playwright.expect(page.locator(".bbald-label #count")).to_contain_text(text, timeout=20_000)
 
 
-def test_labels_by_keyboard_in_a_cell_of_jupyterlab(folder: Path, address: str, tmp_path: Path):
+def test_labels_by_keyboard_in_a_cell_of_a_notebook(folder: Path, address: str, tmp_path: Path):
     pictures = Path(os.environ.get("BBALD_PICTURES", tmp_path))
     truth = np.load(folder / "truth.npy")
     with playwright.sync_playwright() as driver:
@@ -127,10 +129,13 @@ def test_labels_by_keyboard_in_a_cell_of_jupyterlab(folder: Path, address: str, 
             ),
         )
         page.goto(address)
-        page.locator(".jp-Notebook .jp-Cell .cm-content").first.click(timeout=60_000)
-        page.keyboard.press("Shift+Enter")
+        prompt = page.locator(".jp-Notebook .jp-InputPrompt").first
+        while "[ ]" in (prompt.text_content(timeout=60_000) or ""):  # no kernel is there yet
+            page.locator(".jp-Notebook .jp-Cell .cm-content").first.click(timeout=60_000)
+            page.keyboard.press("Shift+Enter")
+            page.wait_for_timeout(2_000)
         page.wait_for_function(IS_NEW, arg="", timeout=120_000)
-        elsewhere.clear()  # what JupyterLab itself asked for
+        elsewhere.clear()  # what Jupyter itself asked for
 
         # Before the labeller has the focus, a key is no answer: here it is the notebook's.
         page.locator(".jp-Notebook .jp-Cell .cm-content").last.click()

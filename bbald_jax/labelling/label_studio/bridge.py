@@ -77,6 +77,7 @@ class Bridge(Handing):
         self._measure, self._say = measure, say
         self._there = Mirror(client, project.number, project.key, len(items))
         self._complaints: set[str] = set()
+        self._is_first, self._is_live = True, False  # whether somebody labels just now
 
     def run(self, interval: float) -> None:
         """Make rounds until every item is answered.
@@ -117,8 +118,10 @@ class Bridge(Handing):
             there.remove_copies()
             if self._measure and not self.notes.audit.models:
                 self.learning.begins_audit = True
-            for point in changed:
-                self._tell(point)
+            told = [self._tell(point) for point in changed]
+            # The first round has what was said before, too.
+            self._is_live = self._is_live or (any(told) and not self._is_first)
+            self._is_first = False
             self._import(self._waiting())  # what an interrupted round has asked for
         if there.num_open <= self._queue // 2:
             is_planned = self.learning.wait_until_idle(_PATIENCE)  # it needs the lock
@@ -153,8 +156,8 @@ class Bridge(Handing):
         known = {*self.session.labelled.indices.tolist(), *self.session.skipped.tolist()}
         return self.session.num_points - len(known | {*self.notes.audit.answers})
 
-    def _tell(self, point: int) -> None:
-        """Bring the session up to what people say of a point."""
+    def _tell(self, point: int) -> bool:
+        """Bring the session up to what people say of a point; whether that was anything new."""
         classes = {name: number for number, name in enumerate(self.session.classes or ())}
         labels, unreadable = read_answers(
             self._there.annotations(point), self._project.control.name, classes
@@ -164,8 +167,7 @@ class Bridge(Handing):
         opinions = self.session.opinions(point)
         self.notes.follow()
         if point in self.notes.audit.points and not opinions:
-            self._tell_audit(point, labels)
-            return
+            return self._tell_audit(point, labels)
         is_new = False
         while (step := next_step(labels, opinions)) is not None:
             if step.kind == "tell" and step.annotator and step.label is not None:
@@ -180,35 +182,43 @@ class Bridge(Handing):
                 )
         if is_new:
             self.learning.wake()
+        return is_new
 
-    def _tell_audit(self, point: int, labels: dict[str, Label]) -> None:
+    def _tell_audit(self, point: int, labels: dict[str, Label]) -> bool:
         """One answer to a point that was drawn to measure the accuracy; training sees none."""
         said = self.notes.audit.answers.get(point)
         if said is not None:
             who = said.annotator or ""
             label = None if said.label == NOBODY_KNOWS else said.label
             if not who.startswith(ANNOTATOR) or (who in labels and labels[who] == label):
-                return
+                return False
             self.session.record(TAKE_BACK, point, annotator=who)
             self.notes.follow()
-            self.learning.wake()
         for who, label in list(labels.items())[:1]:
             self.session.record(audit_log.LABEL, point, label=label, annotator=who)
             self.notes.follow()
             if point in self._wanted:
                 self._asked([point])
-            self.learning.wake()
+        if said is None and not labels:
+            return False
+        self.learning.wake()
+        return True
 
     def _ask(self, is_planned: bool) -> None:
-        """Fill the queue up, as far as there is a plan; an old one is better than none."""
+        """Fill the queue up; an old plan is better than none.
+
+        At random where there is none to come (one class only, or learning has failed), and where it
+        comes too late for people who label just now: they would be told that nothing is left.
+        """
         drawn = self._drawn(None, self._queue // 2) if self.notes.audit.models else []
         missing = self._queue - self._there.num_open
         missing -= sum(not self._there.has(point) for point in drawn)
-        if missing <= 0:
+        if missing <= 0 or self._planned(None, missing):
             return
-        # At random where there is none to come: with one class only, or where learning has failed.
-        if not self._planned(None, missing) and is_planned:
+        if is_planned:
             self._random(None, missing)
+        elif self._is_live and self.learning.model is None:
+            self._random(None, missing - self._queue // 2)
 
     def _waiting(self) -> list[int]:
         """Points that were asked and have no task, in the order in which they were asked."""

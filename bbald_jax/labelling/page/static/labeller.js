@@ -234,7 +234,9 @@ const polling = setInterval(async () => {
 
 function classButtons(place, choose) {
   place.replaceChildren(...classes.map((name, number) => {
-    const button = element("button", [number < KEYS.length ? element("kbd", KEYS[number]) : null, " ", element("span", name)], { type: "button" });
+    const hasKey = number < KEYS.length;
+    const key = hasKey ? element("kbd", KEYS[number], { "aria-hidden": "true" }) : null;
+    const button = element("button", [key, " ", element("span", name)], { type: "button", ...(hasKey && { "aria-keyshortcuts": KEYS[number] }) });
     button.addEventListener("click", () => choose(number));
     return button;
   }));

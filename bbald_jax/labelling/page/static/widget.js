@@ -35,7 +35,10 @@ function render({ model, el }) {
     model.send({ id, what, body });
   });
 
-  // Single keys are answers here, and commands in the rest of the notebook, which does not see them.
+  // Single keys are answers here, and commands in the rest of the notebook, which must not see them:
+  // JupyterLab listens behind this element, Notebook before it, unless it finds the attribute.
+  const mark = (event) => host.toggleAttribute("data-lm-suppress-shortcuts", IS_PLAIN(event) && event.composedPath().includes(host));
+  window.addEventListener("keydown", mark, true);
   host.addEventListener("keydown", (event) => { if (IS_PLAIN(event)) event.stopPropagation(); });
   // Who clicks gets the keys; who walks through the buttons by keys stays where they are.
   root.addEventListener("click", (event) => {
@@ -59,6 +62,7 @@ function render({ model, el }) {
   });
   return () => {
     stop();
+    window.removeEventListener("keydown", mark, true);
     model.off("msg:custom", receive);
   };
 }

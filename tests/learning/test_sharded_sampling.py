@@ -44,6 +44,21 @@ def check(learner, state, x, num_samples, atol):
 
 network = bb.mc_dropout_learner(toy.mlp(), toy.RECIPE)
 pool = check(network, network.init(key, jnp.asarray(x)), x, 4, atol=0)
+
+# What the command line does: from predictions to a batch, on all devices or one.
+logits = np.random.default_rng(1).normal(size=(203, 5, 3)).astype(np.float32)
+for name in ("bald", "epig", "batchbald") if EVERY else ("bald",):
+    given = dict(kind="logits", acquisition=name, batch_size=4, exclude=range(3), pending=[7, 202])
+    one = bb.select(logits, num_configurations=50, **given)
+    many = bb.select(logits, num_configurations=50, **given, devices=jax.devices())
+    for field in ("indices", "predicted_classes", "warnings", "targets"):
+        assert list(getattr(many, field)) == list(getattr(one, field)), field
+    np.testing.assert_allclose(many.scores, one.scores, rtol=0, atol=3e-6)
+logits[200, 1, 2] = np.nan  # on the last device
+try:
+    bb.select(logits, **given, devices=jax.devices())
+except ValueError as error:
+    assert "logits[200, 1, 2] (value nan): NaN" in str(error), error
 if EVERY:
     batch = bb.select_sharded(key, pool, batch_size=3, num_configurations=50)
     assert available[np.asarray(batch.indices)].all()
@@ -61,7 +76,7 @@ if EVERY:
 """
 
 
-def test_a_sharded_pool_is_sampled_as_a_whole_one():
+def test_a_sharded_pool_is_sampled_and_chosen_from_as_a_whole_one():
     run_code("EVERY = False\n" + CODE, 8)
 
 

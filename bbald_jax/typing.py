@@ -26,6 +26,10 @@ Available = Bool[Array, "N"]
 Pending = Int[Array, "P"]
 
 
+#: `jax.Device`, which type checkers do not take for a class.
+Device = Any
+
+
 class Diagnostics(NamedTuple):
     """What a selection can tell about itself, beside its result.
 

@@ -137,7 +137,7 @@ def spread(placed: Placed, part: Any, padding: Any) -> Array:
     """The rows that all hosts hand in, `part` here, on their devices."""
     num_rows = max(placed.layout.counts)
 
-    def block(index: tuple[slice, ...]) -> np.ndarray:
+    def block(index: Any) -> np.ndarray:
         start = ((index[0].start or 0) // num_rows - placed.here[0]) * num_rows
         found = np.asarray(part[start : start + num_rows])
         width = [(0, num_rows - len(found))] + [(0, 0)] * (found.ndim - 1)

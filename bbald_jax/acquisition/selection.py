@@ -13,7 +13,7 @@ from bbald_jax.acquisition.inputs import NUM_TARGETS, Acquisition, Inputs, rando
 from bbald_jax.acquisition.progress import Progress
 from bbald_jax.acquisition.spread_selection import choose_over_devices
 from bbald_jax.acquisition.warnings import arbitrary_batch
-from bbald_jax.typing import LogProbs, TargetLogProbs
+from bbald_jax.typing import Device, LogProbs, TargetLogProbs
 from bbald_jax.validation import Kind, as_numpy, assert_positive, from_kind, in_order
 
 # They are counted in int32, and each takes more than a KiB.
@@ -59,7 +59,7 @@ def select(
     num_configurations: int = 10_000,
     seed: int = 0,
     progress: Progress | None = None,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Device] = (),
 ) -> Selection:
     """Which points to label next, from the predictions of any model.
 
@@ -122,7 +122,8 @@ def select(
     if targets is None and "target_log_probs" in acquisition.requires:
         key, target_key = jax.random.split(key)
         stand_ins = np.asarray(random_targets(target_key, num_points, NUM_TARGETS))
-    log_probs = None
+    log_probs: LogProbs | None = None
+    batch: Any
     try:
         if devices:
             its_targets = None if targets is None else in_order(targets, axes, "targets")

@@ -10,7 +10,7 @@ from bbald_jax.acquisition.inputs import Acquisition
 from bbald_jax.acquisition.placing import shard_pool
 from bbald_jax.acquisition.sharded import select_sharded
 from bbald_jax.acquisition.warnings import arbitrary_batch
-from bbald_jax.typing import CandidateBatch, Key
+from bbald_jax.typing import CandidateBatch, Device, Key
 from bbald_jax.validation import Kind, on_host
 
 
@@ -20,7 +20,7 @@ def choose_over_devices(
     kind: Kind,
     targets: np.ndarray | None,
     *,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     batch_size: int,
     acquisition: Acquisition,
     available: np.ndarray,
@@ -70,7 +70,7 @@ def choose_over_devices(
     return batch, arbitrary_batch(acquisition, pool.log_probs, np.pad(available, width), batch)
 
 
-def _rows_here(devices: Sequence[jax.Device], num_rows: int) -> slice:
+def _rows_here(devices: Sequence[Device], num_rows: int) -> slice:
     """Those for the devices of this host, so that each device but the last ones gets as many."""
     rows = -(-num_rows // len(devices))
     places = [i for i, device in enumerate(devices) if device.process_index == jax.process_index()]

@@ -230,30 +230,36 @@ def _watch(after_loss: str) -> int:
     signal.set_wakeup_fd(-1)  # ours would end this process first
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: worker.send_signal(number))
-    is_lost = _pass_on(worker)
+    last_words = _pass_on(worker)
     code = worker.wait()
-    if is_lost or code == LOST:
-        if os.isatty(2):
-            sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
-        click.echo(
-            "bbald: another process of the cluster has ended or no longer answers (what it said "
-            f"tells why); {after_loss}",
-            err=True,
+    if not last_words and code != LOST:
+        return code if code >= 0 else 128 - code
+    if os.isatty(2):
+        sys.stderr.write("\x1b[?25h")  # the progress bar hides the cursor
+    line = (
+        "another process of the cluster has ended or no longer answers (what it said tells why); "
+        + after_loss
+    )
+    if b"RegisterTask" in last_words:
+        line = (
+            "not all processes of the cluster came together in time; start the same command for "
+            "each, with one --coordinator that all of them can reach"
         )
-        return LOST
-    return code if code >= 0 else 128 - code
+    click.echo(f"bbald: {line}", err=True)
+    return LOST
 
 
-def _pass_on(worker: subprocess.Popen[bytes]) -> bool:
-    """Standard error, line by line, up to JAX's last words; whether they came."""
+def _pass_on(worker: subprocess.Popen[bytes]) -> bytes:
+    """Standard error, line by line, up to JAX's last words, which are returned, if they come."""
     assert worker.stderr is not None
-    is_lost = False
+    last_words = b""
     for line in worker.stderr:
-        is_lost = is_lost or bool(_FATAL.match(line))
-        if not is_lost:
+        if last_words or _FATAL.match(line):
+            last_words += line
+        else:
             sys.stderr.buffer.write(line)
             sys.stderr.flush()
-    return is_lost
+    return last_words
 
 
 def _end_with_the_watcher(reader: int) -> None:

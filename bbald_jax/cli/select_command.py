@@ -26,7 +26,7 @@ from bbald_jax.experiment.processes import devices_in_use, is_first
 from bbald_jax.files import destination, finite, write_atomically
 from bbald_jax.labelling.spreadsheet import to_cell
 from bbald_jax.sources import FileArray, as_source
-from bbald_jax.typing import BatchBALDDiagnostics
+from bbald_jax.typing import BatchBALDDiagnostics, Device
 from bbald_jax.validation import Kind, in_order
 
 _OUTPUTS = (".csv", ".json")
@@ -73,7 +73,7 @@ def select(
         options = {"kind": kind, "targets": target_values, **points, **settings}
         limit = free_memory() / 2 if memory is None else memory * _GB
         source = None
-        if devices is None and jax.process_count() == 1:
+        if devices in (None, 1) and jax.process_count() == 1:
             source = _in_pieces(values, settings["acquisition"], limit, given=memory is not None)
         if source is not None:
             options["progress"] = HowFar(values.nbytes)
@@ -104,7 +104,7 @@ def select(
         console.print(f"written: {output}")
 
 
-def _devices(most: int | None, size: int, acquisition: str) -> list[jax.Device]:
+def _devices(most: int | None, size: int, acquisition: str) -> list[Device]:
     """Those to spread the pool over: several, where it is large or they were asked for; or none."""
     devices = devices_in_use(most)
     if jax.process_count() > 1:

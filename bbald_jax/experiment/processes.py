@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from bbald_jax.typing import Device
+
 Tree = TypeVar("Tree")
 
 
@@ -20,7 +22,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def devices_in_use(most: int | None = None) -> list[jax.Device]:
+def devices_in_use(most: int | None = None) -> list[Device]:
     """Of every process all devices, or at most so many, process after process."""
     devices = jax.devices()
     return [

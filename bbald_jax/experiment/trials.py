@@ -25,6 +25,7 @@ from bbald_jax.experiment.processes import arrays_from_first, from_first, is_fir
 from bbald_jax.experiment.results import Line
 from bbald_jax.experiment.splits import Split, gather, split, targets
 from bbald_jax.loop.rounds import Data, Loop, LoopState, Round
+from bbald_jax.typing import Device
 
 _LEAST_CAPACITY = 32
 
@@ -61,7 +62,7 @@ def run(
     dataset: Dataset | None = None,
     *,
     features_folder: Path | None = None,
-    devices: Sequence[jax.Device] = (),
+    devices: Sequence[Device] = (),
 ) -> Iterator[Line]:
     """Run what is left of an experiment, and yield each round's line as the round ends.
 
@@ -114,7 +115,7 @@ def _run(
     dataset: Dataset,
     splits: list[Split],
     folder: Path,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
 ) -> Iterator[Line]:
     target_correct = None
     if config.target_accuracy is not None:
@@ -158,7 +159,7 @@ def _run(
             yield line
 
 
-def _mesh(devices: Sequence[jax.Device], num_trials: int) -> Mesh | None:
+def _mesh(devices: Sequence[Device], num_trials: int) -> Mesh | None:
     """The devices over which so many trials are spread; None where there is one, or one trial."""
     if len(devices) == 1 or (num_trials == 1 and jax.process_count() == 1):
         return None
@@ -168,7 +169,7 @@ def _mesh(devices: Sequence[jax.Device], num_trials: int) -> Mesh | None:
 
 
 def _pool_mesh(
-    loop: Loop, dataset: Dataset, data: Sequence[Data], devices: Sequence[jax.Device]
+    loop: Loop, dataset: Dataset, data: Sequence[Data], devices: Sequence[Device]
 ) -> Mesh | None:
     """The devices over which the pool of one trial is spread, if they are several and it is large.
 

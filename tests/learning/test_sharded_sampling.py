@@ -1,5 +1,8 @@
 """Sampling a pool that is spread over devices: the numbers of one device, and no exchange."""
 
+import re
+from pathlib import Path
+
 import pytest
 from several_devices import run_code
 
@@ -41,6 +44,21 @@ def check(learner, state, x, num_samples, atol):
 
 network = bb.mc_dropout_learner(toy.mlp(), toy.RECIPE)
 pool = check(network, network.init(key, jnp.asarray(x)), x, 4, atol=0)
+
+# What the command line does: from predictions to a batch, on all devices or one.
+logits = np.random.default_rng(1).normal(size=(203, 5, 3)).astype(np.float32)
+for name in ("bald", "epig", "batchbald") if EVERY else ("bald",):
+    given = dict(kind="logits", acquisition=name, batch_size=4, exclude=range(3), pending=[7, 202])
+    one = bb.select(logits, num_configurations=50, **given)
+    many = bb.select(logits, num_configurations=50, **given, devices=jax.devices())
+    for field in ("indices", "predicted_classes", "warnings", "targets"):
+        assert list(getattr(many, field)) == list(getattr(one, field)), field
+    np.testing.assert_allclose(many.scores, one.scores, rtol=0, atol=3e-6)
+logits[200, 1, 2] = np.nan  # on the last device
+try:
+    bb.select(logits, **given, devices=jax.devices())
+except ValueError as error:
+    assert "logits[200, 1, 2] (value nan): NaN" in str(error), error
 if EVERY:
     batch = bb.select_sharded(key, pool, batch_size=3, num_configurations=50)
     assert available[np.asarray(batch.indices)].all()
@@ -58,10 +76,18 @@ if EVERY:
 """
 
 
-def test_a_sharded_pool_is_sampled_as_a_whole_one():
+def test_a_sharded_pool_is_sampled_and_chosen_from_as_a_whole_one():
     run_code("EVERY = False\n" + CODE, 8)
 
 
 @pytest.mark.slow
 def test_every_learner_samples_a_sharded_pool_as_a_whole_one():
     run_code("EVERY = True\n" + CODE, 8)
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation():
+    page = Path(__file__).parents[2] / "docs" / "scale.md"
+    (example,) = re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL)
+    indices = re.findall(r"\d+", run_code(example, 4))
+    assert len({*indices}) == 5 and all(int(index) < 2000 for index in indices)

@@ -316,7 +316,7 @@ class _Contest:
     def hear(self, piece: Piece, priority: np.ndarray, found: Found) -> None:
         """Take note of what was found in a piece."""
         ranks = np.full(len(piece.rows), -np.inf)
-        for s in np.flatnonzero(self.is_on):
+        for s in np.flatnonzero(self.is_on).tolist():
             if s in self.upper_gains:
                 both = np.concatenate([self.upper_gains[s], found.upper_gains[s]])
                 self.upper_gains[s] = -np.sort(-both)[: self.guess.gains.shape[1]]
@@ -327,7 +327,7 @@ class _Contest:
             # Who beats an early step comes before who is near in a later one.
             weight = np.where(gains > self.bests[s], 2.0 * (len(self.is_on) - s), 0)
             np.maximum.at(ranks, places, weight + gains / max(self.bests[s], SLACK))
-            self._take(int(s), piece, priority, found, ranks)
+            self._take(s, piece, priority, found, ranks)
         (places,) = np.nonzero(ranks > -np.inf)
         self.challengers.offer(piece.start + places, ranks[places], piece.rows[places])
 

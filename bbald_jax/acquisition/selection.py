@@ -146,7 +146,7 @@ def select(
         indices=indices,
         gains=batch.gains[is_filled],
         scores=batch.scores[is_filled],
-        predicted_classes=predicted_classes(jnp.take(inputs.log_probs, indices, 0, mode="clip")),
+        predicted_classes=predicted_classes(jnp.take(log_probs, indices, axis=0, mode="clip")),
         diagnostics=batch.diagnostics,
         warnings=(*doubts, *arbitrary),
         targets=stand_ins,

@@ -23,7 +23,7 @@ BUFFER, PIECE = 60, 50
 
 def select(log_probs: Any, seed: int = 0, **options: Any) -> bb.CandidateBatch:
     """Of numbers that were not checked yet: `from_kind` normalises them as in memory."""
-    settings = {"batch_size": BATCH_SIZE, "num_configurations": CAPACITY}
+    settings: dict[str, Any] = {"batch_size": BATCH_SIZE, "num_configurations": CAPACITY}
     settings |= {"buffer": BUFFER, "chunk_size": PIECE} | options
     source = log_probs if hasattr(log_probs, "reads") else np.asarray(log_probs)
     return bb.select_stream(jax.random.key(seed), source, **settings)

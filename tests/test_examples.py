@@ -81,6 +81,17 @@ def test_two_minutes(capsys: pytest.CaptureFixture[str]):
     np.testing.assert_array_equal(names["batch"].indices, batch.indices)
 
 
+@pytest.mark.slow
+def test_a_pool_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((300, 8, 3)).astype(np.float16)
+    np.save("predictions.npy", np.asarray(jax.nn.log_softmax(jnp.asarray(logits))))
+    np.save("features.npy", rng.standard_normal((100, 5)).astype(np.float32))
+    names = run("scale")
+    assert len(set(names["batch"].indices.tolist())) == 10
+
+
 @pytest.mark.usefixtures("few_configurations")
 def test_people_who_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -300,7 +300,7 @@ def test_ended_at_any_call_nothing_is_twice_and_nothing_lost(
             command, "LabelStudio", lambda *given: LabelStudio(*given, transport=server)
         )
         # What is on the disk when a method returns is in memory here, which takes less time.
-        monkeypatch.setattr(command, "open_session", lambda *_: (session, items, 0))
+        monkeypatch.setattr(command, "open_session", lambda *_, **__: (session, items, 0))
         command.label_studio(
             tmp_path / "data.csv", "http://a", None, "Cats", TOKEN, "cat,dog", None, None, None,
             str(tmp_path / "rows.npy"), QUEUE, 1.0, False, None, 0,

@@ -306,7 +306,7 @@ def test_what_a_screen_reader_is_told(server: Server, browser: Any):
 
 
 def test_texts_are_labelled_by_keyboard(tmp_path: Path, browser: Any):
-    nasty = '<img src=x onerror=alert(1)>\n\n  two, "three"'
+    nasty = '  <img src=x onerror=alert(1)>\n\n  two, "three"'
     texts = [f"{('dark', 'light')[n % 2]} words, number {n}" for n in range(12)] + [nasty]
     server = Server(tmp_path, texts)
     try:

@@ -69,7 +69,7 @@ OTHERS = {
     "softmax-bald": [],
     "softrank-bald": ["masked", "pending and not a number"],
     "epig": ["copies on all devices", "pending and not a number"],
-    "kbald": ["copies on all devices", "pending and not a number"],
+    "kbald": ["copies on all devices", "pending and not a number", "uneven parts"],
     "gaussian-batchbald": ["copies on all devices", "pending and not a number"],
     "batch-epig": ["copies on all devices", "pending and not a number"],
 }
@@ -240,6 +240,7 @@ def test_batchbald_on_larger_and_stranger_pools(name: str):
 @pytest.mark.parametrize("acquisition", OTHERS)
 def test_other_functions_on_larger_and_stranger_pools(acquisition: str):
     names = ["five points", "nearly ten thousand, masked, spoilt, pending", "one sample"]
+    names.append("uneven parts")
     found = answer(start({"select": {acquisition: names}}, 8))
     for name in names:
         assert_same(found[f"{acquisition}: {name}"])

@@ -40,6 +40,17 @@ class Case(NamedTuple):
     counts: tuple[int, ...] = ()
 
 
+#: How many points were chosen, as `tell` was told.
+TOLD: list[int] = []
+#: The function that tells it.
+TELLS = "kbald"
+
+
+def tell(num_chosen: int) -> None:
+    """Somebody who wants to know how far a selection is."""
+    TOLD.append(num_chosen)
+
+
 #: What a pool of one shape and one compiled program can show.
 SMALL = {
     "plain": Case(),
@@ -164,6 +175,7 @@ def both(
     function = bb.catalogue(num_configurations=case.num_configurations)[acquisition]
     log_probs, available = predictions(case), availability(case)
     pending = np.asarray(case.pending, np.int32)
+    TOLD.clear()
     needs_targets = "target_log_probs" in function.requires
     whole = jax.jit(function.select, static_argnames="batch_size")(
         key,
@@ -184,8 +196,10 @@ def both(
         pending=pending,
         target_log_probs=part_of(targets(case)) if needs_targets else None,
         num_configurations=case.num_configurations,
+        progress=tell if acquisition == TELLS else None,
     )
-    return {"whole": as_lists(whole), "sharded": as_lists(sharded)}
+    jax.effects_barrier()
+    return {"whole": as_lists(whole), "sharded": as_lists(sharded) | {"told": TOLD[:]}}
 
 
 COLLECTIVE = re.compile(
@@ -214,7 +228,10 @@ def numbers(dims: str) -> int:
 def exchanged(acquisition: str, mesh: Mesh) -> list[tuple[str, int]]:
     """The collectives of the plain case."""
     case = CASES["plain"]
-    function = bb.catalogue(num_configurations=case.num_configurations)[acquisition]
+    progress = tell if acquisition == TELLS else None
+    function = bb.catalogue(num_configurations=case.num_configurations, progress=progress)[
+        acquisition
+    ]
     pool = bb.shard_pool(mesh, predictions(case))
     spread = None
     if "target_log_probs" in function.requires:

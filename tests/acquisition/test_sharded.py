@@ -100,6 +100,11 @@ def test_a_batch_is_that_of_a_single_device(name: str, on_eight_devices: dict[st
     assert_same(on_eight_devices[name])
 
 
+def test_one_device_says_how_far_it_is(on_eight_devices: dict[str, Any]):
+    told = [on_eight_devices[f"{sharding.TELLS}: {name}"] for name in OTHERS[sharding.TELLS]]
+    assert [found["sharded"]["told"] for found in told] == [[1, 2, 3, 4]] * len(told)
+
+
 @pytest.mark.parametrize("acquisition", ["batchbald", *(name for name in OTHERS if OTHERS[name])])
 def test_no_more_than_a_point_is_exchanged(acquisition: str, on_eight_devices: dict[str, Any]):
     _, num_samples, num_classes = SHAPE

@@ -37,6 +37,18 @@ class Case(NamedTuple):
     available: str = "all"
     pending: tuple[int, ...] = NO_PENDING
     spoil: str = ""
+    counts: tuple[int, ...] = ()
+
+
+#: How many points were chosen, as `tell` was told.
+TOLD: list[int] = []
+#: The function that tells it.
+TELLS = "kbald"
+
+
+def tell(num_chosen: int) -> None:
+    """Somebody who wants to know how far a selection is."""
+    TOLD.append(num_chosen)
 
 
 #: What a pool of one shape and one compiled program can show.
@@ -58,6 +70,9 @@ SMALL = {
 
 #: What takes a compilation of its own.
 LARGE = {
+    # As when hosts hand in parts of different lengths: the padding after a device's points has the
+    # numbers of points that lie on the next one.
+    "uneven parts": Case(pending=(55, 7, 55, -1, 202), counts=(30, 20, 30, 23, 30, 30, 10, 30)),
     "nearly ten thousand": Case((9973, 20, 10), batch_size=8, num_configurations=2000),
     "nearly ten thousand, masked, spoilt, pending": Case(
         (9973, 20, 10),
@@ -141,6 +156,17 @@ def part_of(array: np.ndarray) -> np.ndarray:
     return array[ends[me] : ends[me + 1]]
 
 
+def uneven_pool(mesh: Mesh, log_probs: np.ndarray, counts: tuple[int, ...]) -> bb.ShardedPool:
+    """A pool of which the devices hold so many points each."""
+    rows = max(counts)
+    padded = np.full((len(counts), rows, *log_probs.shape[1:]), -np.log(log_probs.shape[2]))
+    is_point = np.arange(rows) < np.asarray(counts)[:, None]
+    padded[is_point] = log_probs
+    padded = padded.reshape(-1, *log_probs.shape[1:]).astype(np.float32)
+    pool = bb.shard_pool(mesh, padded, available=is_point.ravel())
+    return pool._replace(layout=pool.layout._replace(counts=counts))
+
+
 def both(
     name: str, acquisition: str, mesh: Mesh, axis: str | tuple[str, ...]
 ) -> dict[str, dict[str, Any]]:
@@ -149,6 +175,7 @@ def both(
     function = bb.catalogue(num_configurations=case.num_configurations)[acquisition]
     log_probs, available = predictions(case), availability(case)
     pending = np.asarray(case.pending, np.int32)
+    TOLD.clear()
     needs_targets = "target_log_probs" in function.requires
     whole = jax.jit(function.select, static_argnames="batch_size")(
         key,
@@ -158,6 +185,8 @@ def both(
         pending=jnp.asarray(pending),
     )
     pool = bb.shard_pool(mesh, part_of(log_probs), axis=axis, available=part_of(available))
+    if case.counts:
+        pool = uneven_pool(mesh, log_probs, case.counts)
     assert pool.num_points == len(log_probs)
     sharded = bb.select_sharded(
         key,
@@ -167,8 +196,10 @@ def both(
         pending=pending,
         target_log_probs=part_of(targets(case)) if needs_targets else None,
         num_configurations=case.num_configurations,
+        progress=tell if acquisition == TELLS else None,
     )
-    return {"whole": as_lists(whole), "sharded": as_lists(sharded)}
+    jax.effects_barrier()
+    return {"whole": as_lists(whole), "sharded": as_lists(sharded) | {"told": TOLD[:]}}
 
 
 COLLECTIVE = re.compile(
@@ -197,7 +228,10 @@ def numbers(dims: str) -> int:
 def exchanged(acquisition: str, mesh: Mesh) -> list[tuple[str, int]]:
     """The collectives of the plain case."""
     case = CASES["plain"]
-    function = bb.catalogue(num_configurations=case.num_configurations)[acquisition]
+    progress = tell if acquisition == TELLS else None
+    function = bb.catalogue(num_configurations=case.num_configurations, progress=progress)[
+        acquisition
+    ]
     pool = bb.shard_pool(mesh, predictions(case))
     spread = None
     if "target_log_probs" in function.requires:

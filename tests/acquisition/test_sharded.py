@@ -69,7 +69,7 @@ OTHERS = {
     "softmax-bald": [],
     "softrank-bald": ["masked", "pending and not a number"],
     "epig": ["copies on all devices", "pending and not a number"],
-    "kbald": ["copies on all devices", "pending and not a number"],
+    "kbald": ["copies on all devices", "pending and not a number", "uneven parts"],
     "gaussian-batchbald": ["copies on all devices", "pending and not a number"],
     "batch-epig": ["copies on all devices", "pending and not a number"],
 }
@@ -98,6 +98,11 @@ def test_batchbald_is_that_of_a_single_device(name: str, on_eight_devices: dict[
 )
 def test_a_batch_is_that_of_a_single_device(name: str, on_eight_devices: dict[str, Any]):
     assert_same(on_eight_devices[name])
+
+
+def test_one_device_says_how_far_it_is(on_eight_devices: dict[str, Any]):
+    told = [on_eight_devices[f"{sharding.TELLS}: {name}"] for name in OTHERS[sharding.TELLS]]
+    assert [found["sharded"]["told"] for found in told] == [[1, 2, 3, 4]] * len(told)
 
 
 @pytest.mark.parametrize("acquisition", ["batchbald", *(name for name in OTHERS if OTHERS[name])])
@@ -240,6 +245,7 @@ def test_batchbald_on_larger_and_stranger_pools(name: str):
 @pytest.mark.parametrize("acquisition", OTHERS)
 def test_other_functions_on_larger_and_stranger_pools(acquisition: str):
     names = ["five points", "nearly ten thousand, masked, spoilt, pending", "one sample"]
+    names.append("uneven parts")
     found = answer(start({"select": {acquisition: names}}, 8))
     for name in names:
         assert_same(found[f"{acquisition}: {name}"])

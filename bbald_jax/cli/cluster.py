@@ -160,7 +160,9 @@ def _join(
         along = NamedSharding(Mesh(devices, ("device",)), PartitionSpec("device"))
         jnp.zeros(len(devices), device=along).sum().block_until_ready()
         from_first(lambda: None)
-    if jax.process_index() != 0:
+    me, count = jax.process_index(), jax.process_count()
+    click.echo(f"process {me} of {count}: all are here, with {len(devices)} devices", err=True)
+    if me != 0:
         _silence_stdout()
 
 

@@ -94,7 +94,7 @@ class FileArray:
         return np.ascontiguousarray(result.reshape(shape).transpose(self._order))
 
     def _fill(self, file: Any, part: np.ndarray) -> None:
-        view = memoryview(part.reshape(-1).view(np.uint8))
+        view = part.reshape(-1).view(np.uint8).data
         while len(view):
             count = file.readinto(view)
             if not count:
@@ -203,7 +203,7 @@ class _Spill:
 
     def write(self, start: int, rows: np.ndarray) -> None:
         self._file.seek(start * self._bytes)
-        self._file.write(memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8)))
+        self._file.write(np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data)
         first, stop = start, start + len(rows)
         # One after the other is one run.
         if self._written and self._written[-1][1] == start:
@@ -214,7 +214,7 @@ class _Spill:
         self._file.flush()
         rows = np.empty((stop - start, *self._shape[1:]), self._dtype)
         self._file.seek(start * self._bytes)
-        count = self._file.readinto(memoryview(rows.reshape(-1).view(np.uint8)))
+        count = self._file.readinto(rows.reshape(-1).view(np.uint8).data)
         if count != rows.nbytes:
             raise ValueError("spill: the file is shorter than what was written to it")
         return rows
@@ -284,8 +284,9 @@ def as_source(values: Any) -> Any:
         if not isinstance(base.base, np.ndarray):
             break
         base = base.base
-    is_mapped = isinstance(base, np.memmap) and base.filename is not None and base.mode == "r"
-    if not is_mapped or not isinstance(values, np.ndarray) or values.size == 0:
+    if not isinstance(base, np.memmap) or not isinstance(values, np.ndarray) or values.size == 0:
+        return values
+    if base.filename is None or base.mode != "r":
         return values
     # How the axes lie in the file: the one of the longest stride first.
     stored = sorted(range(values.ndim), key=lambda axis: -values.strides[axis])

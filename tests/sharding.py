@@ -220,9 +220,6 @@ def exchanged(acquisition: str, mesh: Mesh) -> list[tuple[str, int]]:
 def main() -> None:
     """Run what the first argument asks for, and print what was found."""
     asked = json.loads(sys.argv[1])
-    if asked.get("quick"):
-        compiler.get_compile_options = quick_compile_options()
-        jax.config.update("jax_disable_most_optimizations", True)
     if address := asked.get("coordinator"):
         jax.distributed.initialize(
             address,
@@ -232,6 +229,9 @@ def main() -> None:
         )
         # Connections are made by the first exchange, which waits no longer than 30 seconds.
         multihost_utils.sync_global_devices("start")
+    if asked.get("quick"):
+        compiler.get_compile_options = quick_compile_options()
+        jax.config.update("jax_disable_most_optimizations", True)
     shape = asked.get("mesh", [jax.device_count()])
     names = ("pool", "other")[: len(shape)]
     mesh = make_mesh(tuple(shape), names, asked.get("explicit", False))

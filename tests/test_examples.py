@@ -46,6 +46,7 @@ def test_every_page_with_examples_is_run():
         "head",
         "loop",
         "runs",
+        "scale",
     }, "run it below (doors: in its own file)"
 
 
@@ -54,6 +55,18 @@ def test_the_readme_shows_examples_of_the_pages():
     assert len(shown) == 3
     for text, page in zip(shown, ("start", "labelling", "loop"), strict=True):
         assert text in examples(PAGES[page]), f"README.md and docs/{page}.md differ"
+
+
+@pytest.mark.usefixtures("few_configurations")
+def test_a_pool_on_many_devices():
+    spread, own = (text for text in examples(PAGES["scale"]) if "mesh" in text)
+    names: dict[str, Any] = {}
+    exec(spread, names)
+    batch = names["batch"]
+    exec(own, names)
+    assert len(set(batch.indices.tolist())) == 10
+    whole = bb.select_kbald(names["pool"].log_probs, key=jax.random.key(0), batch_size=10)
+    np.testing.assert_array_equal(names["batch"].indices, whole.indices)
 
 
 def test_two_minutes(capsys: pytest.CaptureFixture[str]):
@@ -66,6 +79,17 @@ def test_two_minutes(capsys: pytest.CaptureFixture[str]):
     assert str(batch.indices) in capsys.readouterr().out
     exec(after, names)
     np.testing.assert_array_equal(names["batch"].indices, batch.indices)
+
+
+@pytest.mark.slow
+def test_a_pool_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((300, 8, 3)).astype(np.float16)
+    np.save("predictions.npy", np.asarray(jax.nn.log_softmax(jnp.asarray(logits))))
+    np.save("features.npy", rng.standard_normal((100, 5)).astype(np.float32))
+    names = run("scale")
+    assert len(set(names["batch"].indices.tolist())) == 10
 
 
 @pytest.mark.usefixtures("few_configurations")

@@ -87,7 +87,8 @@ class Pieces:
                 f"source: shape {shape}, expected [N, K, C] without an empty axis: predictions of "
                 "N points by K samples for C classes"
             )
-        self._source, self._kind, self._on_invalid = source, kind, on_invalid
+        self._source, self._on_invalid = source, on_invalid
+        self._kind: Kind = kind
         self.shape = shape
         self.piece_size = min(piece_size, shape[0])
         self.num_invalid = 0

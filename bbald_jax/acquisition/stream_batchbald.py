@@ -9,7 +9,8 @@ import numpy as np
 
 from bbald_jax.acquisition.batchbald import Decision, choose_batch
 from bbald_jax.acquisition.certificate import CERTIFICATE_TOLERANCE, certify
-from bbald_jax.acquisition.passes import Guess, Settled
+from bbald_jax.acquisition.contest import Guess
+from bbald_jax.acquisition.passes import Settled
 from bbald_jax.acquisition.pieces import Piece, Pieces, candidates_of
 from bbald_jax.acquisition.verification import Found, examine, levels_of
 from bbald_jax.typing import CandidateBatch, Key

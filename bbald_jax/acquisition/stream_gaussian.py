@@ -15,8 +15,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from bbald_jax.acquisition.batch_epig import select_batch_epig
+from bbald_jax.acquisition.contest import Guess
 from bbald_jax.acquisition.gaussian_batchbald import select_gaussian_batchbald
-from bbald_jax.acquisition.passes import Guess, Settled
+from bbald_jax.acquisition.passes import Settled
 from bbald_jax.acquisition.pieces import Piece, Pieces, information, normalised
 from bbald_jax.acquisition.ties import SLACK, first_of_equals
 from bbald_jax.acquisition.verification import NUM_REPORTED, Found

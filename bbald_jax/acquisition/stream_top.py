@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbald_jax.acquisition.passes import StreamProgress, open_points, priorities_of
+from bbald_jax.acquisition.contest import priorities_of
+from bbald_jax.acquisition.passes import StreamProgress, open_points
 from bbald_jax.acquisition.pieces import Piece, Pieces, normalised
 from bbald_jax.acquisition.ties import SLACK
 from bbald_jax.typing import CandidateBatch, Diagnostics, Key, LogProbs

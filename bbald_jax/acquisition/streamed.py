@@ -99,7 +99,7 @@ def select_stream(
       ValueError: an argument that is not as described; predictions that are not what `kind` says
         (which row, and the fix); a source that changes or ends between passes.
 
-    Source: DESIGN of bbald_jax, and `select_batchbald`.
+    Source: see `select_batchbald`; what bounds the gains, `acquisition/bounds.py`.
     """
     assert_positive(
         batch_size=batch_size,

@@ -123,6 +123,24 @@ def seconds_to_read(path: Path) -> float:
     return time.perf_counter() - start
 
 
+def write_report(path: Path, rows: list[list[object]], answers: list[dict]) -> None:
+    """After each size, so that an interrupted run leaves what it has."""
+    header = ["N", "GB", "`cat` s", "streamed s", "CPU s", "pass 1, CPU s a GB"]
+    header += ["the rest, CPU s a GB", f"{TARGET:g} s a GB", "passes", "verified picks", "MB"]
+    header += ["in memory s", "CPU s ", "MB ", "same batch"]
+    reporting.write(
+        path,
+        "# Selections from files that are read piece by piece",
+        reporting.machine("bbald_jax", "jax"),
+        f"BatchBALD, M = 10,000, B = {BATCH_SIZE}, K = {NUM_SAMPLES}, C = {NUM_CLASSES}, float16, "
+        "buffer of 50,000 points. Seconds without compilation; the rest is the guess in the buffer "
+        "and the verification. MB: the peak of the process's own memory (the cache of the file "
+        "system is not its own). In memory: checks and conversion to float32 included. "
+        f"{reporting.quietness(answers)}",
+        reporting.table(header, rows),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time streamed selections.")
     parser.add_argument("--scale", type=int, default=1, help="divide N by this")
@@ -147,7 +165,9 @@ def main() -> None:
             if "error" in answer:
                 rows.append([num_points, size, reading, answer["error"]])
                 continue
-            # Settled steps, and what the buffer takes, are the same for any N.
+            is_same = None
+            if "indices" in beside:
+                is_same = "yes" if beside["indices"] == answer["indices"] else "no"
             rows.append(
                 [
                     f"{num_points:,}",
@@ -164,28 +184,12 @@ def main() -> None:
                     beside.get("seconds"),
                     beside.get("cpu"),
                     beside["peak"] / 1e6 if "peak" in beside else None,
-                    {None: "", True: "yes", False: "no"}[
-                        beside["indices"] == answer["indices"] if "indices" in beside else None
-                    ],
+                    is_same,
                 ]
             )
             reporting.progress(f"{num_points:,} points: {answer['seconds']:.1f} s")
             path.unlink()
-
-    header = ["N", "GB", "`cat` s", "streamed s", "CPU s", "pass 1, CPU s a GB"]
-    header += ["the rest, CPU s a GB", f"{TARGET:g} s a GB", "passes", "verified picks", "MB"]
-    header += ["in memory s", "CPU s ", "MB ", "same batch"]
-    reporting.write(
-        args.output / "streams.md",
-        "# Selections from files that are read piece by piece",
-        reporting.machine("bbald_jax", "jax"),
-        f"BatchBALD, M = 10,000, B = {BATCH_SIZE}, K = {NUM_SAMPLES}, C = {NUM_CLASSES}, float16, "
-        "buffer of 50,000 points. Seconds without compilation; the rest is the guess in the buffer "
-        "and the verification. MB: the peak of the process's own memory (the cache of the file "
-        "system is not its own). In memory: checks and conversion to float32 included. "
-        f"{reporting.quietness(answers)}",
-        reporting.table(header, rows),
-    )
+            write_report(args.output / "streams.md", rows, answers)
 
 
 if __name__ == "__main__" and not reporting.is_measuring(stream, in_memory):

@@ -14,6 +14,7 @@ from conftest import assert_nats
 from pools import NUM_CLASSES, NUM_POINTS, NUM_SAMPLES, POOLS, near_copies, saturated
 
 import bbald_jax as bb
+from bbald_jax.acquisition.certificate import ROUNDING
 from bbald_jax.acquisition.streamed import STREAMED, WITH_TARGETS
 
 BATCH_SIZE = 6
@@ -23,7 +24,7 @@ BUFFER, PIECE = 60, 50
 
 def select(log_probs: Any, seed: int = 0, **options: Any) -> bb.CandidateBatch:
     """Of numbers that were not checked yet: `from_kind` normalises them as in memory."""
-    settings = {"batch_size": BATCH_SIZE, "num_configurations": CAPACITY}
+    settings: dict[str, Any] = {"batch_size": BATCH_SIZE, "num_configurations": CAPACITY}
     settings |= {"buffer": BUFFER, "chunk_size": PIECE} | options
     source = log_probs if hasattr(log_probs, "reads") else np.asarray(log_probs)
     return bb.select_stream(jax.random.key(seed), source, **settings)
@@ -40,7 +41,7 @@ def in_memory(log_probs: Any, seed: int = 0, **options: Any) -> bb.CandidateBatc
 def assert_same_batch(batch: bb.CandidateBatch, expected: bb.CandidateBatch):
     """The same points in the same order, until gains are their rounding, and the same scores."""
     assert_nats(batch.scores, expected.scores)
-    told = np.minimum(np.asarray(batch.gains), np.asarray(expected.gains)) > 4e-6
+    told = np.minimum(np.asarray(batch.gains), np.asarray(expected.gains)) > ROUNDING
     num_told = int(np.argmin(np.append(told, False)))
     assert num_told > 0
     np.testing.assert_array_equal(batch.indices[:num_told], expected.indices[:num_told])
@@ -334,5 +335,5 @@ def test_memory_does_not_grow_with_the_pool(tmp_path: Path):
         result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert result.returncode == 0, result.stderr
         peaks.append(1024 * int(result.stdout))
-    # Five times 24 MB more are read.
-    assert peaks[1] - peaks[0] < 20e6, peaks
+    # Five times 24 MB more are read, and would be 240 MB in float32; allocators differ by some 30.
+    assert peaks[1] - peaks[0] < 60e6, peaks

@@ -46,7 +46,7 @@ class Read(NamedTuple):
     """What people say of a point.
 
     Attributes:
-      labels: of each person, in the order in which they said it.
+      labels: of each person, in the order in which they first said anything.
       unreadable: lines about what is no answer.
     """
 
@@ -141,7 +141,6 @@ def read_answers(
                 f"this, and begin again with --classes {chosen[0]}"
             )
         else:
-            labels.pop(who, None)  # in the order in which it was said last
             labels[who] = classes[chosen[0]]
     return Read(labels, unreadable)
 

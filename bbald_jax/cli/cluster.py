@@ -160,7 +160,9 @@ def _join(
         along = NamedSharding(Mesh(devices, ("device",)), PartitionSpec("device"))
         jnp.zeros(len(devices), device=along).sum().block_until_ready()
         from_first(lambda: None)
-    if jax.process_index() != 0:
+    me, count = jax.process_index(), jax.process_count()
+    click.echo(f"process {me} of {count}: all are here, with {len(devices)} devices", err=True)
+    if me != 0:
         _silence_stdout()
 
 
@@ -228,8 +230,8 @@ def _watch(after_loss: str) -> int:
     worker = subprocess.Popen(command, env=environment, pass_fds=(reader,), stderr=subprocess.PIPE)
     os.close(reader)
     signal.set_wakeup_fd(-1)  # ours would end this process first
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: worker.send_signal(number))
+    signal.signal(signal.SIGINT, lambda number, _: worker.send_signal(number))
+    # SIGTERM ends this process, and so the worker, where JAX would take it for a notice only.
     last_words = _pass_on(worker)
     code = worker.wait()
     if not last_words and code != LOST:

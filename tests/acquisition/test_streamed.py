@@ -126,19 +126,17 @@ def test_among_equals_the_key_decides_by_the_number_in_the_pool():
 
 def test_bounds_of_all_pieces_make_the_certificate():
     batch = bb.CandidateBatch(jnp.asarray([0]), jnp.asarray([0.5]), jnp.asarray([0.5]), None)
-    gains = np.float32([[0.5, 0.4], [0.2, 0.1]])
+    gains = np.array([[0.5, 0.4], [0.2, 0.1]], np.float32)
     always, never = np.ones(2, bool), np.zeros(2, bool)
     guess = Guess(batch, gains, always, always, np.zeros(2), None)
     buffer = Buffer(4, (2, 2), np.dtype(np.float32))
     buffer.numbers[:] = [7, 8, 9, 10]
     contest = Contest(guess, always, buffer, jax.random.key(0), 1)
-    nothing = np.full(2, -np.inf, np.float32)
+    nothing: Any = np.full(2, -np.inf, np.float32)
     piece = Piece(0, np.zeros((3, 2, 2), np.float32), jnp.zeros(()), "logits", never, None)
     for upper in ([[0.1, 0.1], [0.3, 0.0]], [[0.45, 0.0], [0.15, 0.1]]):
-        found = Found(
-            *(np.full((2, 2), -np.inf), np.zeros((2, 2), int), np.zeros(2, int), nothing),
-            *(np.float32(upper), np.float32(0)),
-        )
+        values: list[Any] = [np.full((2, 2), -np.inf), np.zeros((2, 2), int), np.zeros(2, int)]
+        found = Found(*values, *[nothing, np.array(upper, np.float32), np.array(0.0)])
         contest.hear(piece, np.zeros(3, np.uint32), found)
     assert_nats(contest.upper_gains[0], [0.5, 0.45])
     assert_nats(contest.upper_gains[1], [0.3, 0.2])

@@ -14,8 +14,12 @@ from conftest import assert_nats
 from pools import NUM_CLASSES, NUM_POINTS, NUM_SAMPLES, POOLS, near_copies, saturated
 
 import bbald_jax as bb
+from bbald_jax.acquisition.buffer import Buffer
 from bbald_jax.acquisition.certificate import ROUNDING
+from bbald_jax.acquisition.contest import Contest, Guess
+from bbald_jax.acquisition.pieces import Piece
 from bbald_jax.acquisition.streamed import STREAMED, WITH_TARGETS
+from bbald_jax.acquisition.verification import Found
 
 BATCH_SIZE = 6
 CAPACITY = 64
@@ -111,12 +115,34 @@ def test_near_copies_take_no_more_than_a_pass_a_step(seed: int):
 
 
 def test_among_equals_the_key_decides_by_the_number_in_the_pool():
-    log_probs = np.tile(np.asarray(saturated(np.random.default_rng(0)))[:3], (50, 1, 1))
+    # More copies of each point than the buffer holds.
+    log_probs = np.tile(np.asarray(saturated(np.random.default_rng(0)))[:2], (500, 1, 1))
     for seed in range(3):
         batch, expected = select(log_probs, seed), in_memory(log_probs, seed)
         assert_same_batch(batch, expected)
-        # All points are copies of three; spent samples draw the same ones too.
+        # All points are copies of two; spent samples draw the same ones too.
         assert batch.indices.tolist() == expected.indices.tolist()
+
+
+def test_bounds_of_all_pieces_make_the_certificate():
+    batch = bb.CandidateBatch(jnp.asarray([0]), jnp.asarray([0.5]), jnp.asarray([0.5]), None)
+    gains = np.array([[0.5, 0.4], [0.2, 0.1]], np.float32)
+    always, never = np.ones(2, bool), np.zeros(2, bool)
+    guess = Guess(batch, gains, always, always, np.zeros(2), None)
+    buffer = Buffer(4, (2, 2), np.dtype(np.float32))
+    buffer.numbers[:] = [7, 8, 9, 10]
+    contest = Contest(guess, always, buffer, jax.random.key(0), 1)
+    nothing: Any = np.full(2, -np.inf, np.float32)
+    piece = Piece(0, np.zeros((3, 2, 2), np.float32), jnp.zeros(()), "logits", never, None)
+    for upper in ([[0.1, 0.1], [0.3, 0.0]], [[0.45, 0.0], [0.15, 0.1]]):
+        values: list[Any] = [np.full((2, 2), -np.inf), np.zeros((2, 2), int), np.zeros(2, int)]
+        found = Found(*values, *[nothing, np.array(upper, np.float32), np.array(0.0)])
+        contest.hear(piece, np.zeros(3, np.uint32), found)
+    assert_nats(contest.upper_gains[0], [0.5, 0.45])
+    assert_nats(contest.upper_gains[1], [0.3, 0.2])
+    # After the last point nothing is chosen: only the second-best gain is a threshold.
+    assert_nats(contest.thresholds(), [0.45 - 1e-6, 0.2 - 1e-6])
+    assert contest.winners == [None, None]
 
 
 def test_a_nan_is_refused_or_left_out():

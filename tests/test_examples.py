@@ -44,10 +44,11 @@ def test_every_page_with_examples_is_run():
         "stopping",
         "features",
         "head",
+        "label",
         "loop",
         "runs",
         "scale",
-    }, "run it below (doors: in its own file)"
+    }, "run it below (doors: in its own file; label: with the widget)"
 
 
 def test_the_readme_shows_examples_of_the_pages():

@@ -1,5 +1,6 @@
 """The labeller in a notebook's cell, by its messages: what a browser sends, and what it gets."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,16 @@ def test_a_day_of_labelling_by_messages(path: Path):
     assert repr(labeller) == "<Labeller: 2 of 12 labelled, in labels.db>"
     assert labeller.accuracy is None
     assert labeller.measured is None
+
+
+def test_the_guides_example(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(path.parent)
+    guide = Path(__file__).parents[2] / "docs" / "label.md"
+    (example,) = re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL)
+    names: dict[str, Any] = {"images": IMAGES}
+    exec(example, names)
+    assert len(Browser(names["labeller"])("begin")["items"]) == IN_HAND
+    assert path.exists()
 
 
 def test_a_cell_that_runs_again_goes_on_and_takes_the_others_place(path: Path):

@@ -14,3 +14,13 @@ def true_positions(mask: Bool[Array, "N"], *, size: int, fill_value: int) -> Int
     places = jnp.where(mask, counts - 1, size)
     positions = jnp.arange(mask.shape[0], dtype=jnp.int32)
     return jnp.full(size, fill_value, jnp.int32).at[places].set(positions, mode="drop")
+
+
+def count(mask: Bool[Array, "*shape"]) -> Int[Array, ""]:
+    """How often the mask is true.
+
+    A sum of float32, exact up to 2^24, takes XLA a third of the time to compile on a CPU.
+    """
+    if mask.size > 2**24:
+        return jnp.sum(mask, dtype=jnp.int32)
+    return jnp.sum(mask.astype(jnp.float32)).astype(jnp.int32)

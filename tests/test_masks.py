@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bbald_jax.masks import true_positions
+from bbald_jax.masks import count, true_positions
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 9])
@@ -15,3 +15,11 @@ def test_equals_nonzero(where: tuple[int, ...], size: int):
     actual = true_positions(jnp.asarray(mask), size=size, fill_value=-1)
     np.testing.assert_array_equal(actual, expected)
     assert actual.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3)])
+def test_counts_exactly(shape: tuple[int, ...]):
+    mask = np.isin(np.arange(6).reshape(shape), (1, 4, 5))
+    assert count(jnp.asarray(mask)) == 3
+    assert count(jnp.zeros(shape, bool)) == 0
+    assert count(jnp.asarray(mask)).dtype == jnp.int32

@@ -27,6 +27,7 @@ from bbald_jax.information.configurations import (
     root,
 )
 from bbald_jax.information.gains import candidates
+from bbald_jax.masks import count
 from bbald_jax.typing import (
     Available,
     BatchBALDDiagnostics,
@@ -306,7 +307,7 @@ def choose_batch(
     scores = prior_entropy - chosen.remaining_entropy
     # The certificate's gains: one exchange, after the last step.
     num_best = min(batch_size, axis.num_points)
-    first_gains, last_gains = (axis.top(slots.upper_gains[i], num_best)[0] for i in (0, -1))
+    first_gains, last_gains = (axis.best(slots.upper_gains[i], num_best) for i in (0, -1))
     certificate = certify(prior_entropy, scores[-1], first_gains, last_gains)
     dense_work = axis.num_points * jnp.sum(chosen.num_nodes.astype(log_probs.dtype))
     batch = CandidateBatch(
@@ -314,7 +315,7 @@ def choose_batch(
         scores=scores,
         gains=chosen.gain,
         diagnostics=BatchBALDDiagnostics(
-            num_invalid=axis.sum(jnp.sum(is_invalid)).astype(jnp.int32),
+            num_invalid=axis.sum(count(is_invalid)),
             is_exact=chosen.is_exact,
             **certificate._asdict(),
             remaining_entropy=chosen.remaining_entropy,

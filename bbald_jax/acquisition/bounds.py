@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Int
 
 from bbald_jax.information.configurations import Configurations
 from bbald_jax.information.entropy import xlogx
+from bbald_jax.masks import count
 from bbald_jax.tiling import tiling
 
 #: With this capacity or less, bounds cost more than they save.
@@ -127,8 +128,10 @@ def merge(
     _, groups, masses, weights = lax.fori_loop(0, 2, assign_again, start)
 
     # The groups that have members come first, so that the others cost nothing.
-    size = jnp.sum(masses > 0).astype(jnp.int32)
-    members = jnp.argsort(masses <= 0)  # stable; of so few it takes less to compile than a sum
+    in_use = masses > 0
+    size = count(in_use)
+    # A sort takes less to compile than a cumulative sum. What stands after the members weighs zero.
+    members = jnp.sort(jnp.where(in_use, jnp.arange(capacity, dtype=jnp.int32), capacity - 1))
     in_use = jnp.arange(capacity) < size
     weights = weights[members]
     merged = Configurations(

@@ -17,7 +17,7 @@ from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
 from bbald_jax.acquisition.ties import SLACK, Priority, first_of_equals
 from bbald_jax.information.configurations import Configurations
 from bbald_jax.information.gains import Candidates, gains, take
-from bbald_jax.masks import true_positions
+from bbald_jax.masks import count
 from bbald_jax.tiling import tiling
 from bbald_jax.typing import Available
 
@@ -192,8 +192,8 @@ def best_gains(
     gain = axis.row(state.exact, chosen)
     return BestGains(
         chosen=chosen,
-        # What was not evaluated there can gain nothing.
-        gain=jnp.where(axis.any(jnp.any(available)), jnp.maximum(gain, 0), -jnp.inf),
+        # What was not evaluated there can gain nothing. Nothing available: nor is what was chosen.
+        gain=jnp.where(axis.row(available, chosen), jnp.maximum(gain, 0), -jnp.inf),
         indices=indices.astype(jnp.int32),
         gains=gains_found,
         # Evaluated candidates have no bound left, the others no exact gain.
@@ -242,8 +242,9 @@ def tighten(
     """
     num_points = bounds.shape[0]
     block = min(num_points, _REFINED * tiling().block)
-    num_blocks = -(-jnp.sum(is_alive) // block)
-    alive = true_positions(is_alive, size=num_points, fill_value=num_points)
+    num_blocks = -(-count(is_alive) // block)
+    # A sort takes XLA a fifth of the time to compile that `true_positions` takes.
+    alive = jnp.sort(jnp.where(is_alive, jnp.arange(num_points, dtype=jnp.int32), num_points))
 
     def refine_block(i, bounds):
         # The last block is moved back to end with the array; what it repeats does no harm.

@@ -31,7 +31,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.information.entropy import xlogx
-from bbald_jax.masks import true_positions
+from bbald_jax.masks import count, true_positions
 from bbald_jax.tiling import tiling
 from bbald_jax.typing import Key
 
@@ -148,7 +148,7 @@ def extend(
     inclusion, is_kept, fits = _thin(key, masses, entropies, capacity)
 
     survivors = true_positions(is_kept, size=capacity, fill_value=0)
-    size = jnp.minimum(jnp.sum(is_kept), capacity).astype(jnp.int32)
+    size = jnp.minimum(count(is_kept), capacity)
     in_use = jnp.arange(capacity) < size
     parents, labels = survivors // num_classes, survivors % num_classes
     weights, _ = _normalise(tree.weights[parents] * jnp.exp(log_probs).T[labels])
@@ -183,7 +183,7 @@ def _thin(
     """
     is_settled = entropies <= SETTLED
     priorities = jnp.where(is_settled, 0, masses * entropies)
-    fits = jnp.sum(priorities > 0) <= capacity
+    fits = count(priorities > 0) <= capacity
 
     # c by fixed-point iteration: each round moves the children above c to the certain ones and
     # spreads the rest of the capacity over the others, so c falls until no child changes sides.
@@ -191,7 +191,7 @@ def _thin(
         _, threshold, num_certain = state
         is_certain = priorities >= threshold
         rest = jnp.sum(jnp.where(is_certain, 0, priorities))
-        num_now = jnp.sum(is_certain, dtype=jnp.int32)
+        num_now = count(is_certain)
         lower = jnp.minimum(threshold, rest / jnp.maximum(capacity - num_now, 1))
         # No place left: what remains is below the rounding of the sum.
         return num_certain, jnp.where(num_now < capacity, lower, threshold), num_now

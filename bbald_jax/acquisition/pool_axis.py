@@ -70,12 +70,6 @@ class PoolAxis(NamedTuple):
         """The sum of what the devices say."""
         return number if self.name is None else lax.psum(number, self.name)
 
-    def any(self, is_true: Bool[Array, ""]) -> Bool[Array, ""]:
-        """Whether it is true on a device."""
-        if self.name is None:
-            return is_true
-        return lax.pmax(is_true.astype(jnp.int32), self.name) > 0
-
     def is_first(self) -> Bool[Array, ""]:
         """Whether this is the first of the devices."""
         return jnp.asarray(True) if self.name is None else lax.axis_index(self.name) == 0

@@ -143,9 +143,10 @@ def test_images_in_a_folder_are_run_and_drawn(tmp_path: Path, monkeypatch: pytes
     seen, titles = [], []
 
     def run(
-        config: Config, folder: Path, dataset: Dataset, features_folder: Path
+        config: Config, folder: Path, dataset: Dataset, features_folder: Path, devices: list
     ) -> Iterator[Line]:
         seen.append(dataset)
+        assert len(devices) == 1
         for line in (make_line(0, is_last=False), make_line(1, is_last=True)):
             results.append_round(folder, line)
             yield line

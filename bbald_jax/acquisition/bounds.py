@@ -105,11 +105,16 @@ def merge(
     if capacity is None:
         capacity = int(num_groups)
     priority = jnp.cumsum(tree.masses * tree.entropies)
-    quantiles = (jnp.arange(capacity) + 0.5) / num_groups * priority[-1]
-    pivots = jnp.clip(jnp.searchsorted(priority, quantiles), 0, tree.size - 1)
     # How many quantiles lie below, as they are evenly spaced.
-    homes = jnp.ceil(priority / priority[-1] * num_groups - 0.5)
-    homes = jnp.clip(jnp.nan_to_num(homes), 0, num_groups - 1).astype(jnp.int32)
+    passed = jnp.ceil(priority / priority[-1] * num_groups - 0.5)
+    passed = jnp.clip(jnp.nan_to_num(passed), 0, num_groups).astype(jnp.int32)
+    homes = jnp.minimum(passed, num_groups - 1)
+    # A node is the pivot of the first quantile that it passes; of any others nobody is, which
+    # attract nobody, as copies of it that stand later would not.
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), passed[:-1]])
+    nodes = jnp.arange(priority.size, dtype=jnp.int32)
+    pivots = jnp.full(capacity, priority.size, jnp.int32)
+    pivots = pivots.at[jnp.where(passed > before, before, capacity)].min(nodes, mode="drop")
 
     def assign_again(i, state):
         """First by pivot, then by the average of those that joined it."""
@@ -118,7 +123,7 @@ def merge(
         # KL(w || W) = sum_k w log w - sum_k w log W is least where the second sum is largest.
         return jnp.maximum(jnp.log(weights), _FLOOR), groups, masses, weights
 
-    pivot_weights = tree.weights[pivots]
+    pivot_weights = tree.weights.at[pivots].get(mode="fill", fill_value=0)
     start = (
         jnp.sqrt(pivot_weights),
         jnp.zeros(tree.masses.size, jnp.int32),

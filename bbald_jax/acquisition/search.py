@@ -175,7 +175,7 @@ def best_gains(
 
     def goes_on(step):
         i, state = step
-        return ((i == 0) & uses_bounds) | (jnp.max(state.bounds) > threshold(state.best))
+        return ((i == 0) & uses_bounds) | (count(state.bounds > threshold(state.best)) > 0)
 
     dtype = pool.probs.dtype
     state = _State(

@@ -1,6 +1,10 @@
 """XLA's quick way to compile: where arrays are small it takes longer to compile than to run."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,3 +35,20 @@ def quick_compile_options() -> Callable[..., Any]:
         return make_options(*args, env_options_overrides=overrides, **kwargs)
 
     return make_quick_options
+
+
+def run_quickly(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own that compiles in this way."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    begin = (
+        "import quick; from jax._src import compiler\n"
+        "compiler.get_compile_options = quick.quick_compile_options()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", begin + code, *args],
+        env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

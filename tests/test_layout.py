@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SLOWEST_FIRST
+from quick import run_quickly
 
 import bbald_jax as bb
 from bbald_jax import __main__ as entry
@@ -144,7 +145,7 @@ bb.select([[[0.5, 0.5], [0.9, 0.1]]] * 3, kind="probs", batch_size=2, num_config
 extra = {"flax", "optax", "orbax", "sklearn", "matplotlib", "click", "rich", "safetensors"}
 print(sorted(extra & set(sys.modules)))
 """
-    result = run_python(code, *SCORING)
+    result = run_quickly(code, *SCORING)
     assert (result.stdout, result.returncode) == ("[]\n", 0), result.stderr
 
 

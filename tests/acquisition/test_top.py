@@ -1,8 +1,5 @@
 """From scores to a batch: order, ties, availability, and slots that stay unfilled."""
 
-import subprocess
-import sys
-
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -11,6 +8,7 @@ import pytest
 import reference
 from conftest import MakeLogProbs, assert_nats, fused_reductions, temporary_bytes
 from hypothesis import strategies as st
+from quick import run_quickly
 
 import bbald_jax as bb
 from bbald_jax.acquisition import top
@@ -286,9 +284,7 @@ for function in bb.catalogue(num_configurations=10).values():
 
 
 def test_masks_are_checked_and_may_be_numpy_arrays():
-    result = subprocess.run(
-        [sys.executable, "-c", _WITHOUT_TYPE_CHECKS], capture_output=True, text=True, check=False
-    )
+    result = run_quickly(_WITHOUT_TYPE_CHECKS)
     assert result.stdout.splitlines() == ["refused"] * 8 + ["[1, 2]"] * 21, result.stderr
 
 

@@ -8,7 +8,7 @@ the page: from the key to when the next image is there, complete and not blank, 
 page. Of the server: how long the reply to each answer took, as the browser saw it, the seconds of
 its processor that a label costs, all told, and its largest memory. Needs playwright and a Chromium
 (`apt-get install chromium`). Writes `results/page/page.md`. Two minutes. To try it: `--num-items
-2000 --output /tmp/page.md`.
+2000 --output page.md`.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bbald_jax.acquisition.inputs import NUM_TARGETS
+from bbald_jax.acquisition.inputs import NUM_TARGETS, random_targets
 from bbald_jax.acquisition.passes import StreamProgress
 from bbald_jax.acquisition.selection import (
     Selection,
@@ -83,8 +83,7 @@ def select_from_source(
     stand_ins = np.zeros(0, np.int64)
     if targets is None and acquisition in WITH_TARGETS:
         key, target_key = jax.random.split(key)
-        # The points that `bb.select` draws.
-        stand_ins = np.asarray(jax.random.permutation(target_key, shape[0])[:NUM_TARGETS])
+        stand_ins = np.asarray(random_targets(target_key, shape[0], NUM_TARGETS))
         targets = _rows(source, stand_ins)
     buffer, chunk_size = sizes_for(memory, shape)
     batch = select_stream(

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from bbald_jax.acquisition.greedy import greedy
 from bbald_jax.acquisition.pool_axis import AxisName, pool_axis
@@ -77,9 +77,7 @@ def select_batch_epig(
     num_points, num_samples, _ = assert_log_probs(log_probs)
     axis = pool_axis(axis_name, num_points)
     assert_target_log_probs(log_probs, target_log_probs)
-    points, targets = residuals(log_probs), residuals(target_log_probs)
-    num_targets = axis.sum(jnp.sum(~invalid_points(target_log_probs)))
-    wanted = axis.sum(_einsum("trk,trl->kl", targets, targets)) / jnp.maximum(num_targets, 1)
+    points, wanted = residuals(log_probs), wanted_of(target_log_probs, axis_name)
 
     def learn_of(state, index: Int[Array, ""], is_found: Bool[Array, ""]):
         """P, V and `W_n = A_n P B P A_n'` once the label of a point is known."""
@@ -97,9 +95,7 @@ def select_batch_epig(
 
     def gains_of(state, available: Available):
         _, own, useful = state
-        factor = jnp.linalg.cholesky(own)
-        solved = jax.scipy.linalg.cho_solve((factor, True), useful)
-        return jnp.maximum(jnp.trace(solved, axis1=1, axis2=2) / 2, 0), state
+        return explained(own, useful), state
 
     size = points.shape[1]
     state = (
@@ -121,3 +117,18 @@ def select_batch_epig(
         axis_name=axis_name,
         numbers=numbers,
     )
+
+
+def wanted_of(
+    target_log_probs: TargetLogProbs, axis_name: AxisName | None = None
+) -> Float[Array, "K K"]:
+    """`B = mean_t A_t' A_t`, of the targets without a NaN."""
+    axis, targets = pool_axis(axis_name, len(target_log_probs)), residuals(target_log_probs)
+    num_targets = axis.sum(jnp.sum(~invalid_points(target_log_probs)))
+    return axis.sum(_einsum("trk,trl->kl", targets, targets)) / jnp.maximum(num_targets, 1)
+
+
+def explained(own: Float[Array, "n R R"], useful: Float[Array, "n R R"]) -> Float[Array, "n"]:
+    """The gains, `1/2 trace( V_n^-1 W_n )`, never below zero."""
+    solved = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(own), True), useful)
+    return jnp.maximum(jnp.trace(solved, axis1=1, axis2=2) / 2, 0)

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from bbald_jax.acquisition.batch_epig import select_batch_epig
+from bbald_jax.acquisition.batch_epig import explained, select_batch_epig
 from bbald_jax.acquisition.contest import Guess
 from bbald_jax.acquisition.gaussian_batchbald import select_gaussian_batchbald
 from bbald_jax.acquisition.passes import Settled
@@ -24,7 +24,6 @@ from bbald_jax.acquisition.verification import NUM_REPORTED, Found
 from bbald_jax.information.gaussian import covariance, learn, log_determinant, residuals
 from bbald_jax.masks import true_positions
 from bbald_jax.typing import CandidateBatch, Key, LogProbs, TargetLogProbs
-from bbald_jax.validation import invalid_points
 
 _einsum = partial(jnp.einsum, precision=lax.Precision.HIGHEST)
 
@@ -77,7 +76,7 @@ class BatchEPIG(NamedTuple):
       ties_key: the key of the selection.
       batch_size: B.
       target_log_probs: `[T, K, C]`.
-      wanted: `[K, K]`, by `wanted_of`.
+      wanted: `[K, K]`, by `batch_epig.wanted_of`.
     """
 
     ties_key: Key
@@ -113,14 +112,6 @@ class BatchEPIG(NamedTuple):
     def result(self, settled: Settled, pieces: Pieces) -> CandidateBatch:
         """The batch, with what was found on the way."""
         return _result_of(settled, pieces)
-
-
-@jax.jit
-def wanted_of(target_log_probs: TargetLogProbs) -> Float[Array, "K K"]:
-    """`B = mean_t A_t' A_t`, of the targets without a NaN; see `batch_epig.py`."""
-    targets = residuals(target_log_probs)
-    num_targets = jnp.sum(~invalid_points(target_log_probs))
-    return _einsum("trk,trl->kl", targets, targets) / jnp.maximum(num_targets, 1)
 
 
 def _guess_of(batch: CandidateBatch, log_probs: LogProbs, pending: Any) -> Guess:
@@ -196,9 +187,7 @@ def _examine_all(
         rows = residuals(points)
         half = _einsum("nrk,kl->nrl", rows, unknown)
         useful = _einsum("nrl,nsl->nrs", _einsum("nrk,kl->nrl", half, wanted), half)
-        factor = jnp.linalg.cholesky(covariance(rows, unknown))
-        solved = jax.scipy.linalg.cho_solve((factor, True), useful)
-        return jnp.maximum(jnp.trace(solved, axis1=1, axis2=2) / 2, 0)
+        return explained(covariance(rows, unknown), useful)
 
     def gains_of(state: Array, unknown: Array, threshold: Array) -> tuple[Array, Array]:
         is_open = available & (threshold < jnp.inf)

@@ -4,15 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bbald_jax.acquisition import pointwise
+from bbald_jax.acquisition.batch_epig import wanted_of
 from bbald_jax.acquisition.batchbald import ties_key_of
 from bbald_jax.acquisition.passes import StreamProgress, settle
 from bbald_jax.acquisition.pieces import OnInvalid, Pieces
 from bbald_jax.acquisition.stream_batchbald import BatchBALD
-from bbald_jax.acquisition.stream_gaussian import BatchEPIG, GaussianBatchBALD, wanted_of
+from bbald_jax.acquisition.stream_gaussian import BatchEPIG, GaussianBatchBALD
 from bbald_jax.acquisition.stream_top import stream_top
 from bbald_jax.information import entropy
 from bbald_jax.sources import as_source, open_source
@@ -138,7 +140,7 @@ def select_stream(
     elif targets is None:
         method = GaussianBatchBALD(key, batch_size)
     else:
-        method = BatchEPIG(key, batch_size, targets, wanted_of(targets))
+        method = BatchEPIG(key, batch_size, targets, jax.jit(wanted_of)(targets))
     least = min(num_points, _PLACES * batch_size + len(options["pending"]))
     if buffer < least:
         raise ValueError(
